@@ -1,0 +1,46 @@
+"""`memstore fsck` and `memstore sweep`: consistency and housekeeping by hand."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from app.cli.running import with_storage
+from app.storage.fsck import Fsck
+from app.storage.storage import Storage
+
+
+def check(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check that every version has its content, every blob its version, and every counter its value.
+
+    Exit status 1 when something was found, mended or not.
+    """
+
+    async def work(storage: Storage) -> bool:
+        findings = await Fsck(storage.database, storage.blobs).run(repair=repair)
+        if as_json:
+            typer.echo(json.dumps({"ok": not findings, "findings": [asdict(finding) for finding in findings]}))
+            return not findings
+        for finding in findings:
+            mended = " (mended)" if finding.repaired else ""
+            typer.echo(f"{finding.kind}  {finding.store_id or '-'}  {finding.detail}{mended}")
+        typer.echo(f"{len(findings)} found" if findings else "clean")
+        return not findings
+
+    if not with_storage(work):
+        raise typer.Exit(1)
+
+
+def sweep() -> None:
+    """One pass of the housekeeping that servers do by themselves: stage, deleted stores, retention, orphans."""
+
+    async def work(storage: Storage) -> None:
+        swept = await storage.sweeper.sweep(all_ages=True)
+        for name, number in asdict(swept).items():
+            typer.echo(f"{name.replace('_', ' ')}: {number}")
+
+    with_storage(work)

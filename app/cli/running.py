@@ -1,0 +1,49 @@
+"""Running a coroutine of a command on the opened database or storage."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from app.http.application import storage_options
+from app.settings import load
+from app.storage import migrations
+from app.storage.database import Database
+from app.storage.storage import Storage, make_database
+
+T = TypeVar("T")
+
+
+def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Open the database of the settings, run `work`, close it. The embedded database is migrated first."""
+    settings = load()
+    if settings.is_embedded:
+        migrations.upgrade(settings.database_url)
+
+    async def run() -> T:
+        database = make_database(settings.database_url, 1)
+        await database.open()
+        try:
+            await migrations.require_current(database)
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+def with_storage(work: Callable[[Storage], Awaitable[T]]) -> T:
+    """The same with database and blob store, without background work."""
+    settings = load()
+    if settings.is_embedded:
+        migrations.upgrade(settings.database_url)
+
+    async def run() -> T:
+        storage = Storage(storage_options(settings))
+        await storage.open(in_background=False)
+        try:
+            await migrations.require_current(storage.database)
+            return await work(storage)
+        finally:
+            await storage.close()
+
+    return asyncio.run(run())

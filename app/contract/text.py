@@ -1,0 +1,66 @@
+"""Rules for a store's name, description and metadata (contract, 1.3). Lengths count code points."""
+
+import unicodedata
+from collections.abc import Mapping
+
+from app.contract.errors import InvalidRequest
+from app.contract.limits import (
+    DESCRIPTION_MAX_CHARACTERS,
+    METADATA_KEY_MAX_CHARACTERS,
+    METADATA_MAX_PAIRS,
+    METADATA_VALUE_MAX_CHARACTERS,
+    NAME_MAX_CHARACTERS,
+)
+
+
+def _check_storable(text: str, field: str) -> None:
+    if "\0" in text:
+        raise InvalidRequest(f"{field}: contains U+0000, which can't be stored; remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{field}: must be valid Unicode text, without lone surrogates") from None
+
+
+def _check_length(text: str, field: str, least: int, most: int) -> None:
+    if not least <= len(text) <= most:
+        raise InvalidRequest(f"{field}: is {len(text):,} characters long; {least:,} to {most:,} are allowed")
+
+
+def check_name(name: str) -> str:
+    """1 to 255 characters, none of them a control character; surrounding space is kept."""
+    _check_length(name, "name", 1, NAME_MAX_CHARACTERS)
+    _check_storable(name, "name")
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        raise InvalidRequest("name: contains a control character; remove it")
+    return name
+
+
+def check_description(description: str) -> str:
+    """At most 1,024 characters."""
+    _check_length(description, "description", 0, DESCRIPTION_MAX_CHARACTERS)
+    _check_storable(description, "description")
+    return description
+
+
+def check_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """At most 16 pairs; keys of 1 to 64 characters, values of at most 512."""
+    if len(metadata) > METADATA_MAX_PAIRS:
+        raise InvalidRequest(f"metadata: has {len(metadata)} pairs; at most {METADATA_MAX_PAIRS} are allowed")
+    for key, value in metadata.items():
+        _check_length(key, f"metadata: key {key[:80]!r}", 1, METADATA_KEY_MAX_CHARACTERS)
+        _check_storable(key, "metadata: a key")
+        _check_length(value, f"metadata.{key}", 0, METADATA_VALUE_MAX_CHARACTERS)
+        _check_storable(value, f"metadata.{key}")
+    return dict(metadata)
+
+
+def merge_metadata(current: Mapping[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:
+    """A JSON merge patch: a string sets, `null` removes, an absent key stays. The result is checked."""
+    merged = dict(current)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return check_metadata(merged)

@@ -1,0 +1,92 @@
+"""The application: FastAPI for the documents and the operators' routes, the gateway for the API."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from app import __version__
+from app.http import health
+from app.http.binding import RouteTable
+from app.http.gateway import Application, Gateway
+from app.keys.service import Authenticator, Keys
+from app.memories import routes as memory_routes
+from app.memories.service import Limits, Memories
+from app.settings import Settings, load
+from app.storage.storage import Storage, StorageOptions
+from app.stores import routes as store_routes
+from app.stores.service import Stores
+from app.versions import routes as version_routes
+from app.versions.service import Versions
+
+_ROUTERS = (store_routes.router, memory_routes.router, version_routes.router)
+
+
+def storage_options(settings: Settings) -> StorageOptions:
+    """The part of the settings that the storage is made from."""
+    return StorageOptions(
+        database_url=settings.database_url,
+        blob_url=settings.blob_url,
+        s3_endpoint_url=settings.s3_endpoint_url,
+        cache_bytes=settings.cache_bytes,
+        pool_size=settings.database_pool_size,
+        retention_days=settings.version_retention_days,
+        keep_recent_versions=settings.keep_recent_versions,
+        sweep_interval_seconds=settings.sweep_interval_seconds,
+        orphan_grace_seconds=settings.orphan_grace_seconds,
+    )
+
+
+def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
+    limits = Limits(settings.max_memories_per_store, settings.max_store_bytes)
+    return {
+        Stores: Stores(storage, max_stores=settings.max_stores),
+        Memories: Memories(storage, limits),
+        Versions: Versions(storage),
+    }
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The FastAPI application with every route declared, for the OpenAPI document and the operators' routes."""
+    settings = settings or load()
+    storage = Storage(storage_options(settings))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await storage.open()
+        if settings.bootstrap_api_key is not None:
+            await Keys(storage.database).ensure_bootstrap()
+        yield
+        await storage.close()
+
+    app = FastAPI(
+        title="Memstore",
+        version=__version__,
+        summary="Memory stores for agents: versioned, path-addressed text files.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.storage = storage
+    app.state.services = _services(settings, storage)
+    app.include_router(health.router)
+    for router in _ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def create_gateway(settings: Settings | None = None) -> Application:
+    """The whole service as one ASGI application; what `memstore serve` runs."""
+    settings = settings or load()
+    app = create_app(settings)
+    secret = settings.bootstrap_api_key
+    api_routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return Gateway(
+        app,
+        RouteTable(api_routes, app.state.services),
+        Authenticator(app.state.storage.database, secret.get_secret_value() if secret else None),
+        strict_beta=settings.strict_beta,
+        max_body_bytes=settings.max_body_bytes,
+    )

@@ -1,0 +1,58 @@
+"""What every listing shares: its query parameters, and the page it answers with."""
+
+from datetime import datetime
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from app.contract.limits import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, PAGE_LIMIT_MAX_FULL
+
+T = TypeVar("T")
+
+View = Literal["basic", "full"]
+
+
+class QueryModel(BaseModel):
+    """Base of all query parameters: unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PageQuery(QueryModel):
+    """`limit` and `page`, as on every listing."""
+
+    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT_MAX)] = Field(PAGE_LIMIT_DEFAULT, description="Items per page.")
+    page: str | None = Field(None, description="The `next_page` of the page before; the filters must be the same.")
+
+
+class ViewedPageQuery(PageQuery):
+    """A listing whose items may carry content."""
+
+    view: View = Field(
+        "basic",
+        description="`full` adds the content; a page then holds at most 20 items, whatever the limit.",
+    )
+
+    @property
+    def size(self) -> int:
+        """Items on the page: `limit`, capped with `view=full`."""
+        return min(self.limit, PAGE_LIMIT_MAX_FULL) if self.view == "full" else self.limit
+
+
+class CreatedRange(QueryModel):
+    """Inclusive bounds on `created_at`."""
+
+    created_at_gte: datetime | None = Field(
+        None, alias="created_at[gte]", description="Created at or after this time (RFC 3339)."
+    )
+    created_at_lte: datetime | None = Field(
+        None, alias="created_at[lte]", description="Created at or before this time (RFC 3339)."
+    )
+
+
+class Page(TypedDict, Generic[T]):
+    """One page. `next_page` is null on the last one."""
+
+    data: list[T]
+    next_page: str | None

@@ -1,0 +1,153 @@
+"""API keys: making, listing and revoking them, and telling who a request comes from.
+
+A secret is `msk_` and 43 random characters. Only its SHA-256 is stored: with 256 random bits there is nothing to
+guess, so a slow password hash would cost every request and protect nothing.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.contract import clock, ids
+from app.contract.actors import API_KEY, Actor, Caller
+from app.contract.errors import AuthenticationFailed, NotFound
+from app.keys import queries
+from app.storage.database import Database, Row, Transaction
+
+DEFAULT_WORKSPACE = "default"
+
+_CACHE_SECONDS = 3.0
+"""How long a look-up is trusted: the longest that a revoked key lives on."""
+_CACHE_ENTRIES = 10_000
+
+_REFUSAL = "invalid x-api-key"
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key at the one moment its secret is known."""
+
+    id: str
+    secret: str
+    workspace_id: str
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+class Keys:
+    """Administration of keys, on an open database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, workspace: str, name: str = "", *, secret: str | None = None) -> NewKey:
+        """Make a key for a workspace, which is made too if it is new. `secret` brings one's own."""
+        key = NewKey(ids.new(ids.API_KEY), secret or f"msk_{secrets.token_urlsafe(32)}", "")
+
+        async def work(transaction: Transaction) -> str:
+            workspace_id = await _ensure_workspace(transaction, workspace)
+            await transaction.execute(
+                queries.INSERT_KEY,
+                {
+                    "key_id": key.id,
+                    "workspace_id": workspace_id,
+                    "name": name,
+                    "secret_sha256": _digest(key.secret),
+                    "now": clock.now(),
+                },
+            )
+            return workspace_id
+
+        return NewKey(key.id, key.secret, await self._database.transact(work))
+
+    async def ensure_bootstrap(self) -> str:
+        """Make the row that stands for the bootstrap key as an author; the ID of its workspace."""
+
+        async def work(transaction: Transaction) -> str:
+            workspace_id = await _ensure_workspace(transaction, DEFAULT_WORKSPACE)
+            await transaction.execute(
+                queries.INSERT_KEY,
+                {
+                    "key_id": ids.BOOTSTRAP_API_KEY_ID,
+                    "workspace_id": workspace_id,
+                    "name": "bootstrap",
+                    "secret_sha256": None,
+                    "now": clock.now(),
+                },
+            )
+            return workspace_id
+
+        return await self._database.transact(work)
+
+    async def list_all(self) -> Sequence[Row]:
+        """Every key, oldest first: `id, name, workspace_id, workspace_name, created_at, revoked_at`."""
+        return await self._database.fetch_all(queries.LIST_KEYS, {})
+
+    async def revoke(self, key_id: str) -> None:
+        """End a key; revoking it again changes nothing.
+
+        Raises:
+            NotFound: there is no such key.
+
+        """
+
+        async def work(transaction: Transaction) -> None:
+            if await transaction.fetch_one(queries.FIND_KEY_BY_ID, {"key_id": key_id}) is None:
+                raise NotFound(f"API key {key_id!r} was not found")
+            await transaction.execute(queries.REVOKE_KEY, {"key_id": key_id, "now": clock.now()})
+
+        await self._database.transact(work)
+
+
+async def _ensure_workspace(transaction: Transaction, name: str) -> str:
+    await transaction.execute(
+        queries.ENSURE_WORKSPACE,
+        {"workspace_id": ids.new(ids.WORKSPACE), "name": name, "now": clock.now()},
+    )
+    row = await transaction.fetch_one(queries.FIND_WORKSPACE, {"name": name})
+    assert row is not None
+    workspace_id: str = row["id"]
+    return workspace_id
+
+
+class Authenticator:
+    """Who a secret belongs to; look-ups are cached for a few seconds."""
+
+    def __init__(self, database: Database, bootstrap_secret: str | None) -> None:
+        self._database = database
+        self._bootstrap = _digest(bootstrap_secret) if bootstrap_secret else None
+        self._cache: dict[bytes, tuple[float, Caller]] = {}
+
+    async def authenticate(self, secret: str) -> Caller:
+        """The caller behind a secret.
+
+        Raises:
+            AuthenticationFailed: unknown or revoked.
+
+        """
+        digest = _digest(secret)
+        cached = self._cache.get(digest)
+        now = time.monotonic()
+        if cached is not None and cached[0] > now:
+            return cached[1]
+        caller = await self._look_up(digest)
+        if len(self._cache) >= _CACHE_ENTRIES:
+            self._cache.clear()
+        self._cache[digest] = (now + _CACHE_SECONDS, caller)
+        return caller
+
+    async def _look_up(self, digest: bytes) -> Caller:
+        if self._bootstrap is not None and hmac.compare_digest(digest, self._bootstrap):
+            row = await self._database.fetch_one(queries.FIND_KEY_BY_ID, {"key_id": ids.BOOTSTRAP_API_KEY_ID})
+        else:
+            row = await self._database.fetch_one(queries.FIND_KEY, {"secret_sha256": digest})
+            if row is not None and not hmac.compare_digest(bytes(row["secret_sha256"]), digest):
+                row = None
+        if row is None or row["revoked_at"] is not None:
+            raise AuthenticationFailed(_REFUSAL)
+        return Caller(row["workspace_id"], Actor(API_KEY, row["id"]))

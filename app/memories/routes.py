@@ -1,0 +1,114 @@
+"""Routes of memories."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+
+from app.http.binding import Reply
+from app.http.documents import Body, CallerParameter, MemoryId, Query, StoreId, errors
+from app.http.pages import Page
+from app.http.services import service
+from app.memories import wire
+from app.memories.service import Listing, Memories
+
+router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}/memories", tags=["memories"])
+
+MemoriesService = Annotated[Memories, service(Memories)]
+
+_ETAG: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"etag": {"schema": {"type": "string"}, "description": "The content's SHA-256, in quotes."}}}
+}
+
+
+@router.post("", response_model=wire.Memory, responses=errors(409, 413))
+async def create_memory(
+    caller: CallerParameter,
+    memories: MemoriesService,
+    memory_store_id: StoreId,
+    query: Annotated[wire.ViewQuery, Query()],
+    body: Annotated[wire.CreateMemory, Body()],
+) -> wire.Memory:
+    """Create a memory; never overwrites."""
+    found = await memories.create(caller, memory_store_id, body.path, body.content)
+    return wire.memory(found, query.view)
+
+
+@router.get(
+    "",
+    response_model=Page[wire.Memory | wire.MemoryPrefix],
+    responses=errors(),
+    openapi_extra={"x-ignored-query": ["order", "order_by"]},
+)
+async def list_memories(
+    caller: CallerParameter,
+    memories: MemoriesService,
+    memory_store_id: StoreId,
+    query: Annotated[wire.ListMemories, Query()],
+) -> Page[wire.Memory | wire.MemoryPrefix]:
+    """List memories in byte order of their paths."""
+    listing = Listing(query.path_prefix, query.depth, query.view == "full", query.size)
+    entries, next_page = await memories.list_page(caller, memory_store_id, listing, query.page)
+    return {"data": [wire.item(entry, query.view) for entry in entries], "next_page": next_page}
+
+
+@router.get("/{memory_id}", response_model=wire.Memory, responses=errors() | _ETAG)
+async def retrieve_memory(
+    caller: CallerParameter,
+    memories: MemoriesService,
+    memory_store_id: StoreId,
+    memory_id: MemoryId,
+    query: Annotated[wire.FullViewQuery, Query()],
+) -> Reply:
+    """Retrieve a memory."""
+    with_content = query.view == "full"
+    found = await memories.retrieve(caller, memory_store_id, memory_id, with_content=with_content)
+    return Reply(wire.memory(found, query.view), wire.etag(found))
+
+
+@router.head("/{memory_id}", responses=errors() | _ETAG)
+async def head_memory(
+    caller: CallerParameter,
+    memories: MemoriesService,
+    memory_store_id: StoreId,
+    memory_id: MemoryId,
+    query: Annotated[wire.FullViewQuery, Query()],
+) -> Reply:
+    """The headers of a retrieve: the `etag` tells whether the content changed."""
+    found = await memories.retrieve(caller, memory_store_id, memory_id, with_content=query.view == "full")
+    return Reply(wire.memory(found, query.view), wire.etag(found))
+
+
+@router.post("/{memory_id}", response_model=wire.Memory, responses=errors(409, 413))
+async def update_memory(
+    caller: CallerParameter,
+    memories: MemoriesService,
+    memory_store_id: StoreId,
+    memory_id: MemoryId,
+    query: Annotated[wire.ViewQuery, Query()],
+    body: Annotated[wire.UpdateMemory, Body()],
+) -> wire.Memory:
+    """Change a memory's content, its path, or both, as one version; what changes nothing makes none."""
+    precondition = body.precondition
+    found = await memories.update(
+        caller,
+        memory_store_id,
+        memory_id,
+        text=body.content,
+        path=body.path,
+        expected_sha256=precondition.content_sha256 if precondition else None,
+        with_content=query.view == "full",
+    )
+    return wire.memory(found, query.view)
+
+
+@router.delete("/{memory_id}", response_model=wire.DeletedMemory, responses=errors(409))
+async def delete_memory(
+    caller: CallerParameter,
+    memories: MemoriesService,
+    memory_store_id: StoreId,
+    memory_id: MemoryId,
+    query: Annotated[wire.DeleteQuery, Query()],
+) -> wire.DeletedMemory:
+    """Delete a memory; its versions stay until they are redacted or expire."""
+    await memories.delete(caller, memory_store_id, memory_id, expected_sha256=query.expected_content_sha256)
+    return {"id": memory_id, "type": "memory_deleted"}

@@ -1,0 +1,145 @@
+"""Settings: `MEMSTORE_*` environment variables, or the same names in a `.env` file in the working directory."""
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+_PREFIX = "MEMSTORE_"
+
+
+class Settings(BaseSettings):
+    """What an operator may choose. The table in docs/reference/settings.md is made from this class."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(
+        Path("data"), description="Directory of the embedded database, the local blobs and the first API key."
+    )
+    database_url: str = Field(
+        "",
+        description="`sqlite:///path` or `postgresql://user:password@host/name`; a Unix socket's directory goes "
+        "into `?host=/dir`. Default: `memstore.db` in the data directory.",
+    )
+    blob_url: str = Field(
+        "",
+        description="Where contents live: `file:///dir`, `s3://bucket/prefix`, or another URL that fsspec knows. "
+        "Default: `blobs` in the data directory.",
+    )
+    s3_endpoint_url: str | None = Field(
+        None,
+        description="An S3-speaking server other than AWS, such as `http://127.0.0.1:7480`. Credentials and region "
+        "come from the usual AWS variables.",
+    )
+    bootstrap_api_key: SecretStr | None = Field(
+        None, description="If set, this secret is accepted as an API key of the workspace `default`."
+    )
+    max_memories_per_store: Annotated[int, Field(ge=1)] = Field(10_000, description="Memories one store may hold.")
+    max_store_bytes: Annotated[int, Field(ge=1)] = Field(
+        104_857_600, description="Bytes of UTF-8 that the current contents of one store may hold together."
+    )
+    max_stores: Annotated[int, Field(ge=0)] = Field(
+        0, description="Memory stores one workspace may hold; 0 is no limit."
+    )
+    version_retention_days: Annotated[int, Field(ge=0)] = Field(
+        30, description="Versions older than this many days are removed by the sweeper."
+    )
+    keep_recent_versions: Annotated[int, Field(ge=1)] = Field(
+        10,
+        description="The newest versions of a live memory that are kept whatever their age; its head always is.",
+    )
+    strict_beta: bool = Field(
+        False,
+        description="Refuse what the vendor refuses about request headers: a missing, doubled or unknown "
+        "`anthropic-beta`, a missing `anthropic-version`. Off: all of these are accepted.",
+    )
+    max_body_bytes: Annotated[int, Field(ge=65_536)] = Field(
+        1_048_576, description="Larger request bodies are refused with 413 before they are read."
+    )
+    cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        67_108_864, description="Memory for recently used contents, per process."
+    )
+    sweep_interval_seconds: Annotated[float, Field(gt=0)] = Field(
+        300.0,
+        description="Pause between two passes of the sweeper (retention, deleted stores, orphaned blobs).",
+    )
+    orphan_grace_seconds: Annotated[float, Field(ge=0)] = Field(
+        3600.0, description="A blob that no version refers to is removed when it is older than this."
+    )
+    database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
+        8, description="PostgreSQL connections per process."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, values: dict[str, object]) -> dict[str, object]:
+        directory = Path(str(values.get("data_dir") or "data")).absolute()
+        values["data_dir"] = directory
+        if not values.get("database_url"):
+            values["database_url"] = f"sqlite:///{directory / 'memstore.db'}"
+        if not values.get("blob_url"):
+            values["blob_url"] = f"file://{directory / 'blobs'}"
+        return values
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, url: str) -> str:
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            parsed = None
+        if parsed is None or parsed.drivername not in ("sqlite", "postgresql"):
+            raise ValueError("must be sqlite:///path/to/file or postgresql://user:password@host:port/name")
+        if parsed.drivername == "sqlite" and not parsed.database:
+            raise ValueError("must name a file, such as sqlite:///data/memstore.db; memory is not kept")
+        return url
+
+    @field_validator("blob_url")
+    @classmethod
+    def _check_blob_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if not parts.scheme:
+            raise ValueError("must be a URL, such as file:///var/lib/memstore/blobs or s3://bucket/prefix")
+        if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
+            raise ValueError("must hold an absolute path after file://, such as file:///var/lib/memstore/blobs")
+        if parts.scheme == "s3" and not parts.netloc:
+            raise ValueError("must name a bucket, such as s3://bucket/prefix")
+        return url
+
+    @field_validator("bootstrap_api_key")
+    @classmethod
+    def _check_bootstrap_key(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and not secret.get_secret_value():
+            return None
+        return secret
+
+    @property
+    def is_embedded(self) -> bool:
+        """True on SQLite: one machine, migrated and given a first key by `serve` itself."""
+        return self.database_url.startswith("sqlite")
+
+
+class BadSettings(Exception):
+    """A setting has a wrong value; the text says which and what would be right."""
+
+
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        BadSettings: some value can't be used.
+
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = _PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message} (it is {problem['input']!r})")
+        raise BadSettings("\n".join(lines)) from None

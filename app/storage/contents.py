@@ -1,0 +1,111 @@
+"""Reading content: cache, then stage, then blob store. The put precedes the removal from the stage, so one has it."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from app.contract.errors import InternalError
+from app.storage.blobs import BlobStore
+from app.storage.metrics import CACHE_LOOKUPS
+
+T = TypeVar("T")
+
+Reference = tuple[str, bytes, bytes | None]
+"""Store ID, SHA-256, and the content itself if the row's query found it in the stage."""
+
+
+class ContentGone(Exception):
+    """A row's content was in neither place: it was erased after the row was read. Read the row again."""
+
+
+class ContentCache:
+    """The most recently used contents, bounded by their bytes."""
+
+    def __init__(self, maximum_bytes: int) -> None:
+        self._maximum = maximum_bytes
+        self._entries: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, store_id: str, sha256: bytes) -> bytes | None:
+        """The content, if it is here."""
+        entry = self._entries.get((store_id, sha256))
+        if entry is not None:
+            self._entries.move_to_end((store_id, sha256))
+        return entry
+
+    def put(self, store_id: str, sha256: bytes, content: bytes) -> None:
+        """Keep a content and let go of the least recently used ones."""
+        key = (store_id, sha256)
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return
+        self._entries[key] = content
+        self.bytes += len(content)
+        while self.bytes > self._maximum:
+            _, oldest = self._entries.popitem(last=False)
+            self.bytes -= len(oldest)
+
+
+class Contents:
+    """What every reader of content goes through."""
+
+    def __init__(self, blobs: BlobStore, cache: ContentCache) -> None:
+        self._blobs = blobs
+        self._cache = cache
+        self._hit = CACHE_LOOKUPS.labels("hit")
+        self._miss = CACHE_LOOKUPS.labels("miss")
+
+    def remember(self, store_id: str, sha256: bytes, content: bytes) -> None:
+        """Keep a content that was just written, since it will likely be read."""
+        self._cache.put(store_id, sha256, content)
+
+    def at_hand(self, reference: Reference) -> bytes | None:
+        """The content if no request to the blob store is needed."""
+        store_id, sha256, staged = reference
+        content = self._cache.get(store_id, sha256)
+        if content is None and staged is not None:
+            content = bytes(staged)
+            self._cache.put(store_id, sha256, content)
+        return content
+
+    async def read(self, reference: Reference) -> bytes:
+        """One content.
+
+        Raises:
+            ContentGone: it was erased meanwhile.
+            BlobStoreUnavailable: it is neither cached nor staged, and the blob store does not answer.
+
+        """
+        content = self.at_hand(reference)
+        if content is not None:
+            self._hit.inc()
+            return content
+        return (await self.read_many([reference]))[0]
+
+    async def read_many(self, references: Sequence[Reference]) -> list[bytes]:
+        """Contents in the order asked; errors as `read`."""
+        found = [self.at_hand(reference) for reference in references]
+        missing = [index for index, content in enumerate(found) if content is None]
+        self._hit.inc(len(found) - len(missing))
+        if missing:
+            self._miss.inc(len(missing))
+            wanted = [references[index][:2] for index in missing]
+            for index, content in zip(missing, await self._blobs.get_many(wanted), strict=True):
+                if content is None:
+                    raise ContentGone
+                found[index] = content
+                store_id, sha256, _ = references[index]
+                self._cache.put(store_id, sha256, content)
+        return [content for content in found if content is not None]
+
+
+async def with_fresh_rows(read: Callable[[], Awaitable[T]]) -> T:
+    """Run a read of rows and their content; once more if content was erased between the two."""
+    try:
+        return await read()
+    except ContentGone:
+        pass
+    try:
+        return await read()
+    except ContentGone:
+        raise InternalError("a memory's content is missing from the blob store; run 'memstore fsck'") from None

@@ -1,0 +1,70 @@
+"""What the services need of a database, and how to open one from its URL."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from app.storage.statements import Batch, Parameters, Statement
+
+T = TypeVar("T")
+
+Row = Mapping[str, Any]
+"""One result row; columns by name. PostgreSQL gives an `asyncpg.Record`, SQLite a `sqlite3.Row`."""
+
+
+class Transaction(Protocol):
+    """An open write transaction. Raising out of it rolls it back."""
+
+    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        """The first row, or None."""
+        ...
+
+    async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        """Every row."""
+        ...
+
+    async def execute(self, statement: Statement | Batch, parameters: Parameters) -> int:
+        """Run for effect; the number of rows the (last) statement changed."""
+        ...
+
+
+Work = Callable[[Transaction], Awaitable[T]]
+"""The body of a transaction. It may await nothing but its transaction: SQLite runs it on the writer thread."""
+
+
+class Database(Protocol):
+    """One database, shared by all requests of a process.
+
+    Every method raises `app.contract.errors.Unavailable` when the database does not answer or can't store, and
+    `Overloaded` when no connection or lock was to be had in time.
+    """
+
+    has_single_statement_mutations: bool
+    """True where a whole mutation can be one data-modifying statement (PostgreSQL)."""
+
+    async def open(self) -> None:
+        """Connect. To be awaited once, in the loop that serves."""
+        ...
+
+    async def close(self) -> None:
+        """Wait for what is under way and disconnect."""
+        ...
+
+    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        """Read one row, outside any transaction."""
+        ...
+
+    async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        """Read rows in one statement, outside any transaction."""
+        ...
+
+    async def mutate(self, statement: Statement, parameters: Parameters, *, store_id: str) -> Row | None:
+        """Run one data-changing statement of a store as a transaction of its own; its first row."""
+        ...
+
+    async def transact(self, work: Work[T], *, store_id: str | None = None) -> T:
+        """Run `work` in one write transaction and commit.
+
+        `store_id` names the store it changes: a busy store then waits its turn before it takes a connection.
+        After a deadlock or a serialisation failure the work is run again, so it must have no other effects.
+        """
+        ...

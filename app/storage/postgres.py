@@ -1,0 +1,188 @@
+"""PostgreSQL through asyncpg: a pool, prepared statements that stay cached, transactions."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy.engine import URL
+
+from app.contract.errors import Overloaded, Unavailable
+from app.storage.database import Row, Transaction, Work
+from app.storage.statements import Batch, Compiled, Parameters, Statement
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+_ACQUIRE_SECONDS = 5.0
+_COMMAND_SECONDS = 15.0
+_MUTATIONS_PER_STORE = 2
+"""Two keep the store's row busy (one commits while the next arrives); more only queue inside the database."""
+
+_CAN_BE_RUN_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_NOT_THERE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InternalServerError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that carries no session state, so that nothing has to be reset when it is given back."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+class _StoreGates:
+    """Lets a few mutations of one store through at a time, before they take a connection from the pool."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._users: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def __call__(self, store_id: str | None) -> AsyncIterator[None]:
+        if store_id is None:
+            yield
+            return
+        gate = self._gates.get(store_id)
+        if gate is None:
+            gate = self._gates[store_id] = asyncio.Semaphore(self._width)
+        self._users[store_id] = self._users.get(store_id, 0) + 1
+        try:
+            async with gate:
+                yield
+        finally:
+            self._users[store_id] -= 1
+            if not self._users[store_id]:
+                del self._users[store_id], self._gates[store_id]
+
+
+class _Transaction:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        compiled = statement.postgresql
+        row: Row | None = await self._connection.fetchrow(compiled.sql, *compiled.arguments(parameters))
+        return row
+
+    async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        compiled = statement.postgresql
+        rows: Sequence[Row] = await self._connection.fetch(compiled.sql, *compiled.arguments(parameters))
+        return rows
+
+    async def execute(self, statement: Statement | Batch, parameters: Parameters) -> int:
+        compiled = statement.postgresql
+        status: str = await self._connection.execute(compiled.sql, *compiled.arguments(parameters))
+        return int(status.rpartition(" ")[2])
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """What `asyncpg.connect` takes for a `postgresql://` URL; `?host=/dir` is a Unix socket's directory."""
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return {"dsn": plain}
+
+
+class PostgresDatabase:
+    """The `Database` port on PostgreSQL."""
+
+    has_single_statement_mutations = True
+
+    def __init__(self, url: URL, *, pool_size: int = 8) -> None:
+        self._url = url
+        self._pool_size = pool_size
+        self._gates = _StoreGates(_MUTATIONS_PER_STORE)
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        try:
+            self._pool = await asyncpg.create_pool(
+                **connect_arguments(self._url),
+                min_size=1,
+                max_size=self._pool_size,
+                max_queries=10**9,
+                max_inactive_connection_lifetime=0,
+                connection_class=_Connection,
+                statement_cache_size=512,
+                max_cached_statement_lifetime=0,
+                command_timeout=_COMMAND_SECONDS,
+                timeout=_ACQUIRE_SECONDS,
+                server_settings={"application_name": "memstore"},
+            )
+        except _NOT_THERE as error:
+            raise Unavailable(f"the database does not answer: {error}") from error
+
+    async def close(self) -> None:
+        try:
+            await asyncio.wait_for(self._pool.close(), _ACQUIRE_SECONDS)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """A connection from the pool; what goes wrong with it comes out as the service's own errors."""
+        try:
+            try:
+                connection = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+            except TimeoutError as error:
+                raise Overloaded("no database connection was free in time; try again") from error
+            try:
+                yield connection
+            finally:
+                await self._pool.release(connection)
+        except asyncpg.TooManyConnectionsError as error:
+            raise Overloaded("the database takes no more connections; try again") from error
+        except _NOT_THERE as error:
+            raise Unavailable("the database does not answer or can't store; try again") from error
+
+    async def _fetch_one(self, compiled: Compiled, parameters: Parameters) -> Row | None:
+        async with self._connection() as connection:
+            row: Row | None = await connection.fetchrow(compiled.sql, *compiled.arguments(parameters))
+            return row
+
+    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        return await self._fetch_one(statement.postgresql, parameters)
+
+    async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        compiled = statement.postgresql
+        async with self._connection() as connection:
+            rows: Sequence[Row] = await connection.fetch(compiled.sql, *compiled.arguments(parameters))
+            return rows
+
+    async def mutate(self, statement: Statement, parameters: Parameters, *, store_id: str) -> Row | None:
+        async with self._gates(store_id):
+            for attempt in range(_ATTEMPTS):
+                try:
+                    return await self._fetch_one(statement.postgresql, parameters)
+                except _CAN_BE_RUN_AGAIN as error:
+                    await self._before_next(attempt, error)
+        raise AssertionError
+
+    async def transact(self, work: Work[T], *, store_id: str | None = None) -> T:
+        async with self._gates(store_id):
+            for attempt in range(_ATTEMPTS):
+                try:
+                    async with self._connection() as connection, connection.transaction():
+                        transaction: Transaction = _Transaction(connection)
+                        return await work(transaction)
+                except _CAN_BE_RUN_AGAIN as error:
+                    await self._before_next(attempt, error)
+        raise AssertionError
+
+    @staticmethod
+    async def _before_next(attempt: int, error: Exception) -> None:
+        if attempt + 1 == _ATTEMPTS:
+            raise Overloaded("too many changes at once to the same rows; try again") from error
+        await asyncio.sleep(0.005 * 2**attempt)

@@ -1,0 +1,68 @@
+"""Removing what is left of deleted stores: stage, blobs, versions, memories, and at last the store's row.
+
+The row, with `deleted_at` set, is the note that this is still to do; every step can be done again.
+"""
+
+from app.storage.blobs import BlobStore
+from app.storage.database import Database, Transaction
+from app.storage.statements import Statement
+
+_BATCH = 1_000
+
+_DELETED_STORES = Statement(
+    "SELECT id FROM memory_stores WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT :limit"
+)
+_PARTS = (
+    Statement(
+        """
+        DELETE FROM memories WHERE id IN (SELECT id FROM memories WHERE store_id = :store_id LIMIT :limit)
+        """
+    ),
+    Statement(
+        """
+        DELETE FROM memory_versions
+         WHERE store_id = :store_id
+           AND seq IN (SELECT seq FROM memory_versions WHERE store_id = :store_id ORDER BY seq LIMIT :limit)
+        """
+    ),
+)
+_UNSTAGE = Statement("DELETE FROM staged_contents WHERE store_id = :store_id")
+_FORGET = Statement("DELETE FROM memory_stores WHERE id = :store_id AND deleted_at IS NOT NULL")
+
+
+class Purger:
+    """Purges deleted stores."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    async def purge(self) -> int:
+        """Purge every deleted store; how many it was.
+
+        Raises:
+            BlobStoreUnavailable: the rest waits for a later call.
+
+        """
+        purged = 0
+        while rows := await self._database.fetch_all(_DELETED_STORES, {"limit": 100}):
+            for row in rows:
+                await self._purge_store(row["id"])
+                purged += 1
+        return purged
+
+    async def _purge_store(self, store_id: str) -> None:
+        # The stage goes first: a mover that is putting one of its contents then finds the row gone, and condemns
+        # the blob. Condemned rows stay, since what they stand for may be put after the blobs are removed here.
+        await self._execute(_UNSTAGE, store_id)
+        await self._blobs.remove_store(store_id)
+        for part in _PARTS:
+            while await self._execute(part, store_id) == _BATCH:
+                pass
+        await self._execute(_FORGET, store_id)
+
+    async def _execute(self, statement: Statement, store_id: str) -> int:
+        async def work(transaction: Transaction) -> int:
+            return await transaction.execute(statement, {"store_id": store_id, "limit": _BATCH})
+
+        return await self._database.transact(work)

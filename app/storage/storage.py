@@ -1,0 +1,81 @@
+"""The storage of one process: database, blob store, cache, and what moves and removes content between them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from app.storage.blobs import BlobStore, open_blob_store
+from app.storage.collector import Collector
+from app.storage.contents import ContentCache, Contents
+from app.storage.database import Database
+from app.storage.mover import Mover
+from app.storage.orphans import Orphans
+from app.storage.postgres import PostgresDatabase
+from app.storage.purge import Purger
+from app.storage.retention import Retention
+from app.storage.sqlite import SqliteDatabase
+from app.storage.sweeper import Sweeper
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """Where things are and how long they stay; URLs, bytes, days and seconds as in `app.settings`."""
+
+    database_url: str
+    blob_url: str
+    s3_endpoint_url: str | None
+    cache_bytes: int
+    pool_size: int
+    retention_days: int
+    keep_recent_versions: int
+    sweep_interval_seconds: float
+    orphan_grace_seconds: float
+
+
+def make_database(url: str, pool_size: int) -> Database:
+    """The database port for a `sqlite:///…` or `postgresql://…` URL; not opened yet."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return SqliteDatabase(Path(parsed.database or ""))
+    return PostgresDatabase(parsed, pool_size=pool_size)
+
+
+class Storage:
+    """Everything a service reads and writes through. `open` in the loop that serves; `close` drains."""
+
+    def __init__(self, options: StorageOptions) -> None:
+        self._options = options
+        self.database: Database = make_database(options.database_url, options.pool_size)
+
+    async def open(self, *, in_background: bool = True) -> None:
+        """Connect. `in_background` starts the mover and the sweeper, as a server wants; a command does not.
+
+        Raises:
+            Unavailable: the database does not answer.
+
+        """
+        options = self._options
+        await self.database.open()
+        self.blobs: BlobStore = open_blob_store(options.blob_url, options.s3_endpoint_url)
+        self.contents = Contents(self.blobs, ContentCache(options.cache_bytes))
+        self.mover = Mover(self.database, self.blobs)
+        self.sweeper = Sweeper(
+            self.database,
+            mover=self.mover,
+            collector=Collector(self.database, self.blobs),
+            purger=Purger(self.database, self.blobs),
+            retention=Retention(self.database, days=options.retention_days, keep=options.keep_recent_versions),
+            orphans=Orphans(self.database, self.blobs, grace_seconds=options.orphan_grace_seconds),
+            interval_seconds=options.sweep_interval_seconds,
+        )
+        if in_background:
+            self.mover.start()
+            self.sweeper.start()
+
+    async def close(self) -> None:
+        """Move what is still held to the blob store, then disconnect."""
+        await self.sweeper.stop()
+        await self.mover.stop()
+        await self.blobs.close()
+        await self.database.close()

@@ -1,0 +1,164 @@
+"""The schema, once for both databases. Alembic's migrations are checked against it.
+
+Conventions: times are whole microseconds since 1970 UTC (`app.contract.clock`); digests are the 32 raw bytes of
+SHA-256; text keys compare as bytes on both databases (`COLLATE "C"` on PostgreSQL, SQLite's default).
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+Key = String().with_variant(String(collation="C"), "postgresql")
+"""Text that is looked up, compared or sorted: IDs and paths."""
+
+Micros = BigInteger
+"""A time: microseconds since 1970-01-01 UTC."""
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("name", Key, nullable=False, unique=True),
+    Column("created_at", Micros, nullable=False),
+    Column("store_count", Integer, nullable=False, comment="stores that are not deleted"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("workspace_id", Key, ForeignKey("workspaces.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column(
+        "secret_sha256",
+        LargeBinary(32),
+        unique=True,
+        comment="SHA-256 of the secret; NULL for the bootstrap key, whose secret lives in the settings",
+    ),
+    Column("created_at", Micros, nullable=False),
+    Column("revoked_at", Micros, comment="NULL while the key is good"),
+)
+
+memory_stores = Table(
+    "memory_stores",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("workspace_id", Key, ForeignKey("workspaces.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("metadata", Text, nullable=False, comment="a JSON object of strings"),
+    Column("created_at", Micros, nullable=False),
+    Column("updated_at", Micros, nullable=False, comment="moved by the store's own fields and by archiving only"),
+    Column("archived_at", Micros),
+    Column(
+        "deleted_at",
+        Micros,
+        comment="set once; from then on the store does not exist for callers, and its rows and blobs are purged",
+    ),
+    Column("last_seq", BigInteger, nullable=False, comment="sequence number of the newest version, 0 before any"),
+    Column("memory_count", Integer, nullable=False),
+    Column("total_bytes", BigInteger, nullable=False, comment="UTF-8 bytes of all current contents"),
+    Index("memory_stores_listing_idx", "workspace_id", "created_at", "id"),
+    # Every mutation rewrites this row: room in the page keeps the rewrite in place (HOT).
+    postgresql_with={"fillfactor": 50},
+)
+
+memories = Table(
+    "memories",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("store_id", Key, ForeignKey("memory_stores.id"), nullable=False),
+    Column("path", Key, nullable=False),
+    Column("content_sha256", LargeBinary(32), nullable=False),
+    Column("content_size", Integer, nullable=False, comment="UTF-8 bytes"),
+    Column("version_id", Key, nullable=False, comment="the head: the version that holds the current content"),
+    Column("created_at", Micros, nullable=False),
+    Column("updated_at", Micros, nullable=False),
+    UniqueConstraint("store_id", "path"),
+    postgresql_with={"fillfactor": 80},
+)
+
+CREATED, MODIFIED, DELETED = 1, 2, 3
+
+memory_versions = Table(
+    "memory_versions",
+    metadata,
+    # No foreign key: a version is only written by a transaction that holds its store's row.
+    Column("store_id", Key, primary_key=True),
+    Column(
+        "seq",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="1, 2, 3 … per store, without gaps, in commit order; old ones go with retention",
+    ),
+    Column("id", Key, nullable=False, unique=True),
+    Column("memory_id", Key, nullable=False, comment="stays after the memory is deleted, so no foreign key"),
+    Column("operation", SmallInteger, nullable=False, comment="1 created, 2 modified, 3 deleted"),
+    Column("path", Key, comment="NULL only when redacted"),
+    Column("content_sha256", LargeBinary(32), comment="NULL when redacted or a deletion"),
+    Column("content_size", Integer, comment="UTF-8 bytes; NULL as content_sha256"),
+    Column("created_at", Micros, nullable=False),
+    Column("actor_type", Text),
+    Column("actor_id", Text),
+    Column("redacted_at", Micros),
+    Column("redacted_by_type", Text),
+    Column("redacted_by_id", Text),
+    Index("memory_versions_memory_idx", "memory_id", "seq"),
+    # Answers whether any version still has a content, before its blob is removed.
+    Index("memory_versions_content_idx", "store_id", "content_sha256"),
+)
+
+staged_contents = Table(
+    "staged_contents",
+    metadata,
+    Column(
+        "version_id",
+        Key,
+        primary_key=True,
+        comment="the version that staged it: tells this row from a later one of the same content, and sorts by age",
+    ),
+    Column("store_id", Key, nullable=False),
+    Column("content_sha256", LargeBinary(32), nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("staged_at", Micros, nullable=False),
+    UniqueConstraint("store_id", "content_sha256"),
+)
+
+condemned_contents = Table(
+    "condemned_contents",
+    metadata,
+    Column("store_id", Key, primary_key=True),
+    Column("content_sha256", LargeBinary(32), primary_key=True),
+    Column("token", BigInteger, nullable=False, comment="changes when the content is condemned again"),
+    Column("condemned_at", Micros, nullable=False),
+    Column("claimed_until", Micros, nullable=False, comment="nobody else removes the blob before this time"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Micros, nullable=False),
+)

@@ -1,0 +1,79 @@
+"""Routes of memory stores."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+
+from app.contract import clock
+from app.http.documents import Body, CallerParameter, Query, StoreId, errors
+from app.http.empty import EmptyBody
+from app.http.pages import Page
+from app.http.services import service
+from app.stores import wire
+from app.stores.service import StoreFilters, Stores
+
+router = APIRouter(prefix="/v1/memory_stores", tags=["memory stores"])
+
+StoresService = Annotated[Stores, service(Stores)]
+
+
+@router.post("", response_model=wire.MemoryStore, responses=errors(413))
+async def create_memory_store(
+    caller: CallerParameter, stores: StoresService, body: Annotated[wire.CreateStore, Body()]
+) -> wire.MemoryStore:
+    """Create a memory store."""
+    return wire.store(await stores.create(caller, body.name, body.description, body.metadata))
+
+
+@router.get("", response_model=Page[wire.MemoryStore], responses=errors())
+async def list_memory_stores(
+    caller: CallerParameter, stores: StoresService, query: Annotated[wire.ListStores, Query()]
+) -> Page[wire.MemoryStore]:
+    """List memory stores, newest first."""
+    filters = StoreFilters(
+        query.include_archived,
+        clock.microseconds_or_none(query.created_at_gte),
+        clock.microseconds_or_none(query.created_at_lte),
+    )
+    rows, next_page = await stores.list_page(caller, filters, query.limit, query.page)
+    return {"data": [wire.store(row) for row in rows], "next_page": next_page}
+
+
+@router.get("/{memory_store_id}", response_model=wire.MemoryStore, responses=errors())
+async def retrieve_memory_store(
+    caller: CallerParameter, stores: StoresService, memory_store_id: StoreId
+) -> wire.MemoryStore:
+    """Retrieve a memory store, archived or not."""
+    return wire.store(await stores.retrieve(caller, memory_store_id))
+
+
+@router.post("/{memory_store_id}", response_model=wire.MemoryStore, responses=errors(413))
+async def update_memory_store(
+    caller: CallerParameter,
+    stores: StoresService,
+    memory_store_id: StoreId,
+    body: Annotated[wire.UpdateStore, Body()],
+) -> wire.MemoryStore:
+    """Change a memory store's name, description or metadata."""
+    row = await stores.update(caller, memory_store_id, body.name, body.description, body.metadata)
+    return wire.store(row)
+
+
+@router.delete("/{memory_store_id}", response_model=wire.DeletedMemoryStore, responses=errors())
+async def delete_memory_store(
+    caller: CallerParameter, stores: StoresService, memory_store_id: StoreId
+) -> wire.DeletedMemoryStore:
+    """Delete a memory store with its memories and their versions, for good."""
+    await stores.delete(caller, memory_store_id)
+    return {"id": memory_store_id, "type": "memory_store_deleted"}
+
+
+@router.post("/{memory_store_id}/archive", response_model=wire.MemoryStore, responses=errors(413))
+async def archive_memory_store(
+    caller: CallerParameter,
+    stores: StoresService,
+    memory_store_id: StoreId,
+    body: Annotated[EmptyBody | None, Body()] = None,
+) -> wire.MemoryStore:
+    """Archive a memory store for good: its memories can then be read and deleted, not created or updated."""
+    return wire.store(await stores.archive(caller, memory_store_id))

@@ -1,0 +1,1 @@
+"""`python -m scripts.bench`: the product measured against a bound. See docs/performance.md."""

@@ -1,0 +1,112 @@
+"""Row 6: pages of a store of 10,000 memories, and a cold download of 2,000."""
+
+import json
+import time
+from typing import Any
+
+from app.memories import queries
+from app.storage.statements import Statement
+from scripts.bench import answers
+from scripts.bench.bench import Bench
+from scripts.bench.contest import Side
+from scripts.bench.dataset import Shape
+from scripts.bench.errors import MeasurementError
+from scripts.bench.load import Figure, Target
+from scripts.bench.product import Caller, Product, install, serve
+from scripts.bench.report import Goal, Row, row_of_rates, row_of_times
+
+_LARGE = Shape(stores=1, memories_per_store=10_000, directories=100)
+_DOWNLOADED = Shape(stores=1, memories_per_store=2_000, directories=20)
+_CLIENTS = 8
+_FULL_PAGE = 20
+_BASIC_PAGE = 100
+_INFORMATION = Goal()
+
+
+def _page_row(
+    bench: Bench,
+    product: Product,
+    what: str,
+    statement: Statement,
+    query: str,
+    limit: int,
+    settings: dict[str, Any],
+) -> Row:
+    plan = answers.listing(product, statement, query, limit=limit, settings=settings)
+    file = bench.write_plan("list.json", plan)
+    paths = bench.write_lines("list.paths", plan["answers"])
+    with bench.bound_server("bare_postgres", file) as port:
+        outcome = bench.compete(
+            Side(lambda: bench.wrk(product.target(paths), cpus=bench.cores.rest, clients=_CLIENTS)),
+            Side(lambda: bench.wrk(Target(port, paths), cpus=bench.cores.rest, clients=_CLIENTS)),
+        )
+    return row_of_rates(
+        f"{what} of 10,000, {_CLIENTS} clients, PostgreSQL; bare ASGI + asyncpg + orjson",
+        outcome,
+        _INFORMATION,
+    )
+
+
+def pages(bench: Bench) -> list[Row]:
+    """Pages of all places of the listing in turn; content is cached on both sides."""
+    installation = install(bench.new_path("lists"), _LARGE, database=bench.new_database("lists"))
+    blobs = {"blob_directory": str(installation.blob_directory)}
+    with bench.postgres_on(bench.cores.rest), serve(installation, cpus=bench.cores.server) as product:
+        return [
+            _page_row(bench, product, "list 100 basic", queries.LIST, f"limit={_BASIC_PAGE}", _BASIC_PAGE, {}),
+            _page_row(
+                bench,
+                product,
+                "list 20 full",
+                queries.LIST_WITH_CONTENT,
+                f"limit={_FULL_PAGE}&view=full",
+                _FULL_PAGE,
+                blobs,
+            ),
+            _page_row(
+                bench,
+                product,
+                "list depth=1, 100 directories",
+                queries.LIST_CHILDREN,
+                f"limit={_BASIC_PAGE}&depth=1",
+                _BASIC_PAGE,
+                {"prefix_length": 1},
+            ),
+        ]
+
+
+def _download(caller: Caller, urls: list[str]) -> Figure:
+    began = time.perf_counter()
+    count = sum(len(json.loads(caller.get(url))["data"]) for url in urls)
+    took = time.perf_counter() - began
+    if count != _DOWNLOADED.memories_per_store:
+        raise MeasurementError(f"the download brought {count} memories")
+    return Figure(took)
+
+
+def cold_download(bench: Bench) -> list[Row]:
+    """Page after page on one connection, from servers just started; the files are in the page cache."""
+    installation = install(bench.new_path("download"), _DOWNLOADED, database=bench.new_database("download"))
+    with serve(installation, cpus=bench.cores.server) as product:
+        plan = answers.listing(
+            product,
+            queries.LIST_WITH_CONTENT,
+            f"limit={_FULL_PAGE}&view=full",
+            limit=_FULL_PAGE,
+            settings={"blob_directory": str(installation.blob_directory)},
+        )
+    urls = list(plan["answers"])
+    file = bench.write_plan("download.json", plan)
+
+    def ours() -> Figure:
+        with serve(installation, cpus=bench.cores.server) as product, product.caller() as caller:
+            return _download(caller, urls)
+
+    def bare() -> Figure:
+        with bench.bound_server("bare_postgres", file) as port, Caller(port) as caller:
+            return _download(caller, urls)
+
+    with bench.postgres_on(bench.cores.rest):
+        outcome = bench.compete(Side(ours), Side(bare))
+    what = "cold download of 2,000 memories, 100 pages, PostgreSQL + local disk; bare ASGI + asyncpg + orjson"
+    return [row_of_times(what, outcome, _INFORMATION)]

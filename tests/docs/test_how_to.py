@@ -1,0 +1,84 @@
+"""What the how-to pages tell an administrator to type is typed here."""
+
+import re
+import shutil
+from pathlib import Path
+
+
+from tests.docs.blocks import PROJECT, SHELL, SHOWN_ONLY, Block, blocks, make_readers_directory, run_as_reader
+from tests.support.backends import POSTGRES_S3, Backend, Services
+from tests.support.servers import Server, run_cli, serve
+
+PAGES = sorted(str(page.relative_to(PROJECT)) for page in (PROJECT / "docs" / "how-to").glob("*.md"))
+KEYS, OPERATE = "docs/how-to/keys.md", "docs/how-to/operate.md"
+BACKUP, SCALE = "docs/how-to/backup-and-fsck.md", "docs/how-to/postgres-and-s3.md"
+
+
+def test_every_page_with_commands_is_run_here() -> None:
+    languages = {block.language for page in PAGES for block in blocks(page)}
+    assert languages <= {SHELL, *SHOWN_ONLY}
+    assert {page for page in PAGES if blocks(page)} == {KEYS, OPERATE, BACKUP, SCALE}
+
+
+def test_keys_are_made_listed_and_revoked_as_described(server: Server, tmp_path: Path) -> None:
+    directory = make_readers_directory(tmp_path / "checkout")
+    make, listing, revoke = blocks(KEYS)
+    run_as_reader([make], SHELL, directory, server.environment)
+    listed = run_as_reader([listing], SHELL, directory, server.environment)
+    (line,) = [line for line in listed.splitlines() if "CI of team A" in line]
+    found = re.search(r"apikey_\w+", line)
+    assert found, line
+    run_as_reader([revoke], SHELL, directory, server.environment, {"apikey_01…": found[0]})
+
+
+def test_a_sweep_by_hand_works_beside_a_running_server(server: Server, tmp_path: Path) -> None:
+    directory = make_readers_directory(tmp_path / "checkout")
+    run_as_reader(blocks(OPERATE), SHELL, directory, server.environment)
+
+
+def test_a_backup_made_as_described_while_the_server_runs_can_be_restored(tmp_path: Path) -> None:
+    directory = make_readers_directory(tmp_path / "checkout")
+    (directory / "data").mkdir()
+    settings = {"MEMSTORE_DATA_DIR": str(directory / "data")}
+    copying, check, repair = blocks(BACKUP)
+    with serve(settings) as server, server.client(max_retries=0) as client:
+        (directory / "data" / "api_key").write_text(server.api_key, encoding="utf-8")
+        stores = client.beta.memory_stores
+        store = stores.create(name="Backed up")
+        memory = stores.memories.create(store.id, path="/kept.md", content="kept")
+        # One content is in the blob store, another one may still be in the database.
+        run_cli(server.environment, "sweep")
+        stores.memories.create(store.id, path="/late.md", content="late")
+        run_as_reader([copying], SHELL, directory, settings)
+        stores.memories.create(store.id, path="/after.md", content="not in the backup")
+
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    shutil.copy(directory / "backup" / "memstore.db", restored)
+    shutil.copytree(directory / "backup" / "blobs", restored / "blobs")
+    after = {"MEMSTORE_DATA_DIR": str(restored)}
+    with serve(after, settings={"MEMSTORE_BOOTSTRAP_API_KEY": "another secret"}) as server:
+        run_as_reader([check, repair], SHELL, directory, server.environment)
+        with server.client(max_retries=0) as client:
+            stores = client.beta.memory_stores
+            paths = [item.path for item in stores.memories.list(store.id)]
+            assert paths == ["/kept.md", "/late.md"]
+            assert stores.memories.retrieve(memory.id, memory_store_id=store.id).content == "kept"
+
+
+def test_postgresql_and_s3_are_set_up_as_described(services: Services, tmp_path: Path) -> None:
+    environment = Backend(POSTGRES_S3, services).environment(tmp_path)
+    directory = make_readers_directory(tmp_path / "checkout")
+    settings, commands = blocks(SCALE)
+    exported = re.findall(r"^export (\w+)=", settings.text, re.MULTILINE)
+    assert set(exported) <= {*environment, "AWS_REGION"}
+    *before, serving = commands.text.splitlines()
+    prepared = Block(
+        commands.page,
+        commands.line,
+        SHELL,
+        "\n".join(f"{line} --json" if "keys" in line else line for line in before),
+    )
+    printed = run_as_reader([prepared], SHELL, directory, environment)
+    assert '"secret"' in printed
+    assert serving.startswith(".venv/bin/memstore serve ")
