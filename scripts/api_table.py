@@ -179,9 +179,7 @@ def vendor_operations() -> list[Operation]:
         for name, method in inspect.getmembers(resource, inspect.isfunction)
         if "extra_query" in inspect.signature(method).parameters
     ]
-    return sorted(
-        operations, key=lambda operation: (operation.route.count("/"), operation.route, operation.method)
-    )
+    return sorted(operations, key=lambda operation: (operation.route.count("/"), operation.route, operation.method))
 
 
 # Our side: the OpenAPI document.
@@ -210,11 +208,7 @@ def _our_word(schema: Mapping[str, Any], document: Mapping[str, Any]) -> Alterna
         return frozenset({"date-time"})
     kinds = schema.get("type", "any")
     words = frozenset([kinds] if isinstance(kinds, str) else kinds)
-    if (
-        "object" in words
-        and isinstance(schema.get("additionalProperties"), Mapping)
-        and "properties" not in schema
-    ):
+    if "object" in words and isinstance(schema.get("additionalProperties"), Mapping) and "properties" not in schema:
         return words - {"object"} | {f"map of {_render(_our_type(schema['additionalProperties'], document))}"}
     return words
 
@@ -226,9 +220,7 @@ def _our_type(schema: Mapping[str, Any], document: Mapping[str, Any]) -> Alterna
 def _our_below(schema: Mapping[str, Any], name: str, document: Mapping[str, Any]) -> Fields:
     fields: Fields = {}
     for part in _resolve(schema, document):
-        for inner, found in (
-            _our_below(part["items"], f"{name}[]", document).items() if "items" in part else ()
-        ):
+        for inner, found in _our_below(part["items"], f"{name}[]", document).items() if "items" in part else ():
             _add(fields, inner, found)
         for child, child_schema in part.get("properties", {}).items():
             full = f"{name}.{child}" if name else child
@@ -253,7 +245,9 @@ def served_operations(document: Mapping[str, Any]) -> list[Operation]:
             fields: dict[str, Fields] = {"header": {}, "query": {}, "body": {}, "response": {}}
             for parameter in [*item.get("parameters", []), *entry.get("parameters", [])]:
                 if parameter["in"] in fields:
-                    fields[parameter["in"]][parameter["name"]] = _our_type(parameter["schema"], document)
+                    kind = _our_type(parameter["schema"], document)
+                    # A parameter is there or not; "or null" is how the document says it is optional.
+                    fields[parameter["in"]][parameter["name"]] = kind - {"null"}
             fields["body"] = _our_below(_json_schema(entry.get("requestBody", {})), "", document)
             fields["response"] = _our_below(_json_schema(entry["responses"].get("200", {})), "", document)
             operations.append(Operation(entry.get("operationId", ""), method.upper(), route, fields))

@@ -157,9 +157,7 @@ class Demo:
         except anthropic.ConflictError as error:
             told = refusal(error)
             check(told.get("type") == "memory_path_conflict_error", "it is refused with a path conflict")
-            check(
-                told.get("conflicting_memory_id") == self.heads[path].id, "the refusal names the memory there"
-            )
+            check(told.get("conflicting_memory_id") == self.heads[path].id, "the refusal names the memory there")
         else:
             raise DemoError("a second memory was created at a path that was taken")
 
@@ -185,9 +183,7 @@ class Demo:
         merged = (current.content or "") + second
         self.heads[path] = self._write_if_unchanged(start.id, merged, current.content_sha256)
         self.files[path] = merged
-        check(
-            merged == text + first + second, "the second writer reads again, merges, and both lines are kept"
-        )
+        check(merged == text + first + second, "the second writer reads again, merges, and both lines are kept")
 
     def _write_if_unchanged(self, memory_id: str, text: str, digest: str) -> BetaManagedAgentsMemory:
         return self.memories.update(
@@ -202,9 +198,7 @@ class Demo:
         announce("Listing")
         top = [item.path for item in self.memories.list(self.store.id, depth=1)]
         roots = {path if path.count("/") == 1 else path[: path.index("/", 1) + 1] for path in self.files}
-        check(
-            set(top) == roots and len(top) == len(roots), f"depth=1 shows the first level: {', '.join(top)}"
-        )
+        check(set(top) == roots and len(top) == len(roots), f"depth=1 shows the first level: {', '.join(top)}")
         page = self.memories.list(self.store.id, view="full", limit=100)
         check(len(page.data) <= 20, "a page with view=full holds at most 20 memories")
         texts = {item.path: item.content for item in page if item.type == "memory"}
@@ -307,9 +301,7 @@ def _wait_until_ready(base_url: str, process: subprocess.Popen[bytes], log: Path
                     return
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.05)
-    raise DemoError(
-        f"the server did not start; its log:\n{log.read_text(encoding='utf-8', errors='replace')}"
-    )
+    raise DemoError(f"the server did not start; its log:\n{log.read_text(encoding='utf-8', errors='replace')}")
 
 
 @contextlib.contextmanager
@@ -358,9 +350,7 @@ def _out_of_time(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.demo", description=(__doc__ or "").partition("\n\n")[2]
-    )
+    parser = argparse.ArgumentParser(prog="python -m scripts.demo", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument(
         "sources",
         nargs="*",

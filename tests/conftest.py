@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if CEPH_FIXTURE in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("ceph"))
         elif _shares_a_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 
 def _shares_a_fixture(item: pytest.Function) -> bool:

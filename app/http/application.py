@@ -4,12 +4,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.contract import ids
+from app.contract.errors import MethodNotAllowed
 from app.http import health
-from app.http.binding import RouteTable
+from app.http.binding import RouteTable, nothing_at
+from app.http.envelope import envelope
 from app.http.gateway import Application, Gateway
 from app.keys.service import Authenticator, Keys
 from app.memories import routes as memory_routes
@@ -48,6 +53,16 @@ def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
     }
 
 
+async def _refuse(request: Request, error: Exception) -> Response:
+    """404 and 405 outside the API, in the API's envelope."""
+    assert isinstance(error, HTTPException)
+    allowed = (error.headers or {}).get("allow", "")
+    refusal = MethodNotAllowed(request.method, (allowed,)) if error.status_code == 405 else nothing_at(request.url.path)
+    request_id = ids.new(ids.REQUEST)
+    headers = {"request-id": request_id, **refusal.headers()}
+    return Response(envelope(refusal, request_id), refusal.status, headers, "application/json")
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The FastAPI application with every route declared, for the OpenAPI document and the operators' routes."""
     settings = settings or load()
@@ -71,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.storage = storage
     app.state.services = _services(settings, storage)
+    app.add_exception_handler(HTTPException, _refuse)
     app.include_router(health.router)
     for router in _ROUTERS:
         app.include_router(router)

@@ -25,6 +25,11 @@ _IGNORED_PARAMETERS = frozenset({"beta"})
 """Old SDKs add `beta=true` to every URL."""
 
 
+def nothing_at(path: str) -> NotFound:
+    """The refusal of a path that no route has."""
+    return NotFound(f"there is nothing at {path!r}")
+
+
 class Reply(NamedTuple):
     """What a route may return instead of a bare body: the body and response headers of its own."""
 
@@ -68,7 +73,11 @@ class BoundRoute:
 
     def _pairs(self, query_string: bytes) -> dict[str, str]:
         values: dict[str, str] = {}
-        for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
+        try:
+            pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            raise InvalidRequest("the query string is not UTF-8 where it is percent-encoded") from None
+        for name, value in pairs:
             if name in self.ignored_query:
                 continue
             if name in values:
@@ -171,7 +180,7 @@ class RouteTable:
             if child is None:
                 child = node.parameter
                 if child is None or not segment:
-                    raise NotFound(f"there is nothing at {path}")
+                    raise nothing_at(path)
                 parameters[node.parameter_name] = segment
             node = child
         route = node.methods.get(method)
@@ -183,4 +192,4 @@ class RouteTable:
             return route, parameters
         if node.methods:
             raise MethodNotAllowed(method, tuple(sorted(node.methods)))
-        raise NotFound(f"there is nothing at {path}")
+        raise nothing_at(path)

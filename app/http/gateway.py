@@ -81,7 +81,8 @@ class Gateway:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        """Answer one request."""
+        if scope["type"] != "http" or not f"{scope['path']}/".startswith("/v1/"):
             await self._fallback(scope, receive, send)
             return
         started = time.perf_counter()

@@ -4,7 +4,16 @@ import os
 from functools import lru_cache
 
 from prometheus_client import REGISTRY as PROCESS_REGISTRY
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # A time stamp per series, which nobody asks for.
 
 _REQUESTS = Counter("memstore_http_requests", "Answers by route, method and status", ["route", "method", "status"])
 _SECONDS = Histogram(

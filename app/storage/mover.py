@@ -25,6 +25,8 @@ _HELD_BYTES = 64 * 1024 * 1024
 _CROWDED = 2_000
 """Contents held for moving above which writers wait a little, so that the stage can't outgrow the blob store."""
 _CROWDED_WAIT_SECONDS = 1.0
+_GATHER_SECONDS = 0.02
+"""Pause before a batch: what is written meanwhile shares its round trips, and nobody waits for a move."""
 _LEFT_BEHIND_MICROSECONDS = 5 * clock.MICROSECONDS_PER_SECOND
 _SHUTDOWN_SECONDS = 5.0
 
@@ -113,6 +115,8 @@ class Mover:
             await self._arrived.wait()
             self._arrived.clear()
             while self._held:
+                if len(self._held) < _BATCH:
+                    await asyncio.sleep(_GATHER_SECONDS)
                 batch = self._held[:_BATCH]
                 try:
                     await self.move(batch)

@@ -62,13 +62,8 @@ def _cpu_model() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    found = subprocess.run(
-        ["stat", "--file-system", "--format", "%T", str(directory)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() or "unknown file system"
+    found = subprocess.run(["df", "--output=fstype", str(directory)], capture_output=True, text=True, check=False)
+    return found.stdout.split()[-1] if found.returncode == 0 else "unknown file system"
 
 
 def describe(directory: Path, cores: Cores) -> str:

@@ -81,21 +81,21 @@ def quiet_key(server: Server) -> Credential:
     return make_key(server, "quiet")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def colleague(server: Server, colleague_key: Credential) -> Iterator[anthropic.Anthropic]:
     """Another client of the same workspace, with the second key."""
     with sign_in(server, colleague_key.secret) as client:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def guest(server: Server, guest_key: Credential) -> Iterator[anthropic.Anthropic]:
     """A client of the second workspace."""
     with sign_in(server, guest_key.secret) as client:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anonymous(server: Server) -> Iterator[httpx2.Client]:
     """A client that sends no credential of its own."""
     with bare_http(server) as client:

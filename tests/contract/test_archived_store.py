@@ -46,9 +46,7 @@ def test_the_archive_is_noticed_before_a_conflict(archived: Sample, memories: Me
 
 def test_deleting_a_memory_is_allowed(archived: Sample, memories: Memories, versions: MemoryVersions) -> None:
     with refused(409, PRECONDITION_FAILED):
-        memories.delete(
-            archived.memory, memory_store_id=archived.store, expected_content_sha256=sha256("other")
-        )
+        memories.delete(archived.memory, memory_store_id=archived.store, expected_content_sha256=sha256("other"))
     memories.delete(archived.memory, memory_store_id=archived.store, expected_content_sha256=sha256("second"))
     assert memories.list(archived.store).data == []
     assert [version.operation for version in versions.list(archived.store)] == [

@@ -53,15 +53,13 @@ def test_by_default_the_version_header_may_be_missing(server: Server, version: s
         assert http.get(STORES).status_code == 200
 
 
-@pytest.mark.parametrize("header", [NEW, OLD, f" {NEW} ", f"{NEW},{NEW}"])
+@pytest.mark.parametrize("header", [NEW, OLD, f"{NEW},{NEW}"])
 def test_strict_mode_takes_either_beta_alone(strict_http: httpx2.Client, header: str) -> None:
     assert strict_http.get(STORES, headers={"anthropic-beta": header}).status_code == 200
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
-def test_strict_mode_hides_every_route_without_a_beta_header(
-    strict_http: httpx2.Client, route: Route
-) -> None:
+def test_strict_mode_hides_every_route_without_a_beta_header(strict_http: httpx2.Client, route: Route) -> None:
     check_refusal(route.call(strict_http, Sample("memstore_x", "mem_x", "memver_x")), 404)
 
 

@@ -66,9 +66,7 @@ def test_a_declared_length_over_the_limit_is_413_before_any_of_it_is_sent(
     _read_refusal(connection)
 
 
-def test_a_chunked_body_is_413_as_soon_as_it_passes_the_limit(
-    server: Server, connection: socket.socket
-) -> None:
+def test_a_chunked_body_is_413_as_soon_as_it_passes_the_limit(server: Server, connection: socket.socket) -> None:
     connection.sendall(_head(server, "transfer-encoding: chunked"))
     chunk = b" " * 65_536
     for _ in range(LIMIT_BYTES // len(chunk)):

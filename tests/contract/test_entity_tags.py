@@ -21,9 +21,7 @@ def test_head_answers_as_get_does_without_a_body(http: httpx2.Client, sample: Sa
     assert is_id(head.headers["anthropic-workspace-id"], WORKSPACE_ID)
 
 
-def test_the_tag_follows_the_content_and_nothing_else(
-    http: httpx2.Client, memories: Memories, sample: Sample
-) -> None:
+def test_the_tag_follows_the_content_and_nothing_else(http: httpx2.Client, memories: Memories, sample: Sample) -> None:
     before = http.head(_url(sample)).headers["etag"]
     memories.update(sample.memory, memory_store_id=sample.store, path="/moved")
     assert http.head(_url(sample)).headers["etag"] == before

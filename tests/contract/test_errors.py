@@ -26,9 +26,7 @@ PATHS = {
     f"{STORES}/x/memory_versions/y/redact": {"POST"},
 }
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-REFUSED_METHODS = [
-    (path, method) for path, allowed in PATHS.items() for method in METHODS if method not in allowed
-]
+REFUSED_METHODS = [(path, method) for path, allowed in PATHS.items() for method in METHODS if method not in allowed]
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
@@ -81,9 +79,7 @@ def test_a_slash_too_many_is_404_and_no_redirect(http: httpx2.Client, path: str)
 
 
 @pytest.mark.parametrize(("path", "method"), REFUSED_METHODS)
-def test_another_method_is_405_in_the_envelope_with_allow(
-    http: httpx2.Client, path: str, method: str
-) -> None:
+def test_another_method_is_405_in_the_envelope_with_allow(http: httpx2.Client, path: str, method: str) -> None:
     response = http.request(method, path)
     check_refusal(response, 405)
     assert {name.strip() for name in response.headers["allow"].split(",")} >= PATHS[path]

@@ -64,7 +64,7 @@ def _pages(memories: Memories, store_id: str, prefix: str, depth: int, limit: in
     return pages
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(wanted=st.lists(paths, min_size=1, max_size=14), data=st.data())
 def test_pages_of_every_size_give_the_listing_of_the_reference_model(
     stores: MemoryStores, wanted: list[str], data: st.DataObject

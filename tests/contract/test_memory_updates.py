@@ -31,12 +31,8 @@ def test_create_writes_a_created_version(memory: Memory, versions: MemoryVersion
     assert _operations(versions, memory) == ["created"]
 
 
-def test_new_content_is_a_modified_version(
-    memory: Memory, memories: Memories, versions: MemoryVersions
-) -> None:
-    updated = memories.update(
-        memory.id, memory_store_id=memory.memory_store_id, content="second", view="full"
-    )
+def test_new_content_is_a_modified_version(memory: Memory, memories: Memories, versions: MemoryVersions) -> None:
+    updated = memories.update(memory.id, memory_store_id=memory.memory_store_id, content="second", view="full")
 
     assert (updated.id, updated.path, updated.content) == (memory.id, "/a.md", "second")
     assert updated.memory_version_id != memory.memory_version_id
@@ -178,9 +174,7 @@ def test_view_is_no_field_of_a_body(memory: Memory, http: httpx2.Client) -> None
     assert error["message"].startswith("view: Extra inputs are not permitted")
 
 
-def test_delete_writes_a_deleted_version(
-    memory: Memory, memories: Memories, versions: MemoryVersions
-) -> None:
+def test_delete_writes_a_deleted_version(memory: Memory, memories: Memories, versions: MemoryVersions) -> None:
     deleted = memories.delete(memory.id, memory_store_id=memory.memory_store_id)
     assert (deleted.id, deleted.type) == (memory.id, "memory_deleted")
     assert memories.list(memory.memory_store_id).data == []

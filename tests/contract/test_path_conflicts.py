@@ -53,9 +53,7 @@ def test_create_is_refused_where_a_memory_is_in_the_way(
     assert refusal.error["conflicting_memory_id"] == blocker.id
     assert refusal.error["conflicting_path"] == existing
     assert refusal.response.headers["x-should-retry"] == "false"
-    assert memories.list(store.id, view="full").data == [
-        memories.retrieve(blocker.id, memory_store_id=store.id)
-    ]
+    assert memories.list(store.id, view="full").data == [memories.retrieve(blocker.id, memory_store_id=store.id)]
 
 
 @pytest.mark.parametrize(("existing", "wanted"), CONFLICTS)
@@ -93,9 +91,7 @@ def test_one_of_several_memories_below_is_named(store: Store, memories: Memories
     assert below[refusal.error["conflicting_memory_id"]] == refusal.error["conflicting_path"]
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [("/a", "/a/b"), ("/a", "/a/b/c"), ("/a/b", "/a"), ("/a/b/c", "/a")]
-)
+@pytest.mark.parametrize(("before", "after"), [("/a", "/a/b"), ("/a", "/a/b/c"), ("/a/b", "/a"), ("/a/b/c", "/a")])
 def test_a_memory_is_not_in_its_own_way(store: Store, memories: Memories, before: str, after: str) -> None:
     memory = memories.create(store.id, path=before, content="x")
     moved = memories.update(memory.id, memory_store_id=store.id, path=after)

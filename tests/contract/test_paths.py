@@ -166,9 +166,7 @@ def test_names_that_only_look_alike_are_different_paths(store: Store, memories: 
     assert len(memories.list(store.id).data) == 4
 
 
-def test_the_same_path_may_be_used_in_two_stores(
-    store: Store, stores: MemoryStores, memories: Memories
-) -> None:
+def test_the_same_path_may_be_used_in_two_stores(store: Store, stores: MemoryStores, memories: Memories) -> None:
     other = stores.create(name="other")
     assert memories.create(store.id, path="/a", content="x").path == "/a"
     assert memories.create(other.id, path="/a", content="x").path == "/a"

@@ -89,9 +89,7 @@ def test_the_precondition_of_a_rename_is_about_the_content(memory: Memory, memor
     assert moved.path == "/b.md"
 
 
-def test_a_precondition_refers_to_the_current_content_not_to_an_older_one(
-    memory: Memory, memories: Memories
-) -> None:
+def test_a_precondition_refers_to_the_current_content_not_to_an_older_one(memory: Memory, memories: Memories) -> None:
     memories.update(memory.id, memory_store_id=memory.memory_store_id, content="second")
     with refused(409, PRECONDITION_FAILED):
         memories.update(
@@ -165,9 +163,7 @@ def test_a_delete_with_another_digest_is_409_and_deletes_nothing(
     memory: Memory, memories: Memories, versions: MemoryVersions
 ) -> None:
     with refused(409, PRECONDITION_FAILED) as refusal:
-        memories.delete(
-            memory.id, memory_store_id=memory.memory_store_id, expected_content_sha256=sha256("other")
-        )
+        memories.delete(memory.id, memory_store_id=memory.memory_store_id, expected_content_sha256=sha256("other"))
     assert refusal.response.headers["x-should-retry"] == "false"
     assert memories.retrieve(memory.id, memory_store_id=memory.memory_store_id) == memory
     assert len(versions.list(memory.memory_store_id).data) == 1

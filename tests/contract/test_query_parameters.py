@@ -20,9 +20,7 @@ def test_an_unknown_query_parameter_is_refused_by_name_and_nothing_happens(
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
-def test_the_beta_parameter_of_older_sdks_is_ignored(
-    http: httpx2.Client, sample: Sample, route: Route
-) -> None:
+def test_the_beta_parameter_of_older_sdks_is_ignored(http: httpx2.Client, sample: Sample, route: Route) -> None:
     assert route.call(http, sample, params={"beta": "true"}).status_code == 200
 
 
@@ -44,9 +42,7 @@ def test_a_parameter_given_twice_is_refused(
     assert "limit" in error["message"]
 
 
-def test_a_digest_given_twice_deletes_nothing(
-    http: httpx2.Client, stores: MemoryStores, sample: Sample
-) -> None:
+def test_a_digest_given_twice_deletes_nothing(http: httpx2.Client, stores: MemoryStores, sample: Sample) -> None:
     url = f"/v1/memory_stores/{sample.store}/memories/{sample.memory}"
     digest = stores.memories.retrieve(sample.memory, memory_store_id=sample.store).content_sha256
     response = http.delete(f"{url}?expected_content_sha256={digest}&expected_content_sha256={digest}")
@@ -64,9 +60,7 @@ def test_ordering_parameters_are_unknown_where_nothing_is_listed(
 
 
 @pytest.mark.parametrize("name", ["retrieve-store", "delete-store", "archive-store", "redact-version"])
-def test_view_is_unknown_where_there_is_nothing_to_view(
-    http: httpx2.Client, sample: Sample, name: str
-) -> None:
+def test_view_is_unknown_where_there_is_nothing_to_view(http: httpx2.Client, sample: Sample, name: str) -> None:
     (route,) = (route for route in ROUTES if route.name == name)
     error = check_refusal(route.call(http, sample, params={"view": "full"}), 400)
     assert error["message"] == "unexpected query parameter: view"

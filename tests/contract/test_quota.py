@@ -142,9 +142,7 @@ def test_each_workspace_has_its_own_number_of_stores(small: Server, stores: Memo
         assert other.beta.memory_stores.create(name="theirs").name == "theirs"
 
 
-def test_the_sdk_does_not_repeat_a_refusal_for_lack_of_room(
-    small: Server, store_id: str, memories: Memories
-) -> None:
+def test_the_sdk_does_not_repeat_a_refusal_for_lack_of_room(small: Server, store_id: str, memories: Memories) -> None:
     _fill(memories, store_id)
     with small.client(max_retries=2) as retrying, pytest.raises(anthropic.BadRequestError) as caught:
         retrying.beta.memory_stores.memories.create(store_id, path="/one-more", content="")

@@ -125,9 +125,7 @@ def test_the_same_content_can_be_written_again_after_a_redaction(
 
 
 @pytest.mark.parametrize("body", [None, b"{}"], ids=["no-body", "empty-object"])
-def test_redact_takes_no_body_and_an_empty_object(
-    sample: Sample, http: httpx2.Client, body: bytes | None
-) -> None:
+def test_redact_takes_no_body_and_an_empty_object(sample: Sample, http: httpx2.Client, body: bytes | None) -> None:
     response = http.post(
         f"/v1/memory_stores/{sample.store}/memory_versions/{sample.version}/redact",
         headers={"content-type": "application/json"},
@@ -137,9 +135,7 @@ def test_redact_takes_no_body_and_an_empty_object(
     assert response.json()["redacted_at"] is not None
 
 
-def test_redaction_does_not_touch_the_memory(
-    sample: Sample, memories: Memories, versions: MemoryVersions
-) -> None:
+def test_redaction_does_not_touch_the_memory(sample: Sample, memories: Memories, versions: MemoryVersions) -> None:
     def head() -> Memory:
         return memories.retrieve(sample.memory, memory_store_id=sample.store)
 

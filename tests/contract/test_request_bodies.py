@@ -72,9 +72,7 @@ def test_a_lone_surrogate_is_a_clean_400(
 
 @pytest.mark.parametrize("route", TAKE_A_BODY, ids=name_of)
 @pytest.mark.parametrize("key", ["colour", "id", "type", "Name", "name "])
-def test_unknown_keys_are_refused_by_name(
-    http: httpx2.Client, sample: Sample, route: Route, key: str
-) -> None:
+def test_unknown_keys_are_refused_by_name(http: httpx2.Client, sample: Sample, route: Route, key: str) -> None:
     body = {**(route.body or {}), key: "x"}
     error = check_refusal(route.call(http, sample, json=body), 400)
     assert error["message"].startswith(f"{key}: Extra inputs are not permitted")

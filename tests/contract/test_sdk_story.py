@@ -58,10 +58,7 @@ async def _async_story(base_url: str, api_key: str) -> None:
         assert store.id in [listed.id async for listed in stores.list(limit=100)]
 
         written = await asyncio.gather(
-            *(
-                stores.memories.create(store.id, path=f"/bird-{number}.md", content=str(number))
-                for number in range(5)
-            )
+            *(stores.memories.create(store.id, path=f"/bird-{number}.md", content=str(number)) for number in range(5))
         )
         listed = [item.path async for item in stores.memories.list(store.id, limit=2)]
         assert listed == [f"/bird-{number}.md" for number in range(5)]

@@ -115,9 +115,7 @@ def test_a_deleted_memory_is_an_id_and_a_type(sample: Sample, memories: Memories
     assert body == {"id": sample.memory, "type": "memory_deleted"}
 
 
-def test_a_version_has_every_key_and_content_in_the_full_view_only(
-    sample: Sample, versions: MemoryVersions
-) -> None:
+def test_a_version_has_every_key_and_content_in_the_full_view_only(sample: Sample, versions: MemoryVersions) -> None:
     raw = versions.with_raw_response
     full = body_of(raw.retrieve(sample.version, memory_store_id=sample.store))
 
@@ -158,9 +156,7 @@ def test_a_deleted_version_keeps_its_path_and_nulls_content_size_and_digest(
     assert (full["redacted_at"], full["redacted_by"]) == (None, None)
 
 
-def test_a_redacted_version_keeps_its_keys_and_nulls_what_it_held(
-    sample: Sample, versions: MemoryVersions
-) -> None:
+def test_a_redacted_version_keeps_its_keys_and_nulls_what_it_held(sample: Sample, versions: MemoryVersions) -> None:
     raw = versions.with_raw_response
     before = body_of(raw.retrieve(sample.version, memory_store_id=sample.store))
     redacted = body_of(raw.redact(sample.version, memory_store_id=sample.store))

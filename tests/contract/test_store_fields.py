@@ -98,9 +98,7 @@ def test_a_description_within_the_rules_is_kept_verbatim(stores: MemoryStores, d
 
 
 @pytest.mark.parametrize("description", BAD_DESCRIPTIONS.values(), ids=BAD_DESCRIPTIONS.keys())
-def test_a_description_outside_the_rules_is_refused(
-    store: Store, stores: MemoryStores, description: str
-) -> None:
+def test_a_description_outside_the_rules_is_refused(store: Store, stores: MemoryStores, description: str) -> None:
     with refused(400) as created:
         stores.create(name="x", description=description)
     assert "description" in created.error["message"]
@@ -121,9 +119,7 @@ def test_metadata_within_the_rules_is_kept_verbatim(stores: MemoryStores, metada
 
 
 @pytest.mark.parametrize("metadata", BAD_METADATA.values(), ids=BAD_METADATA.keys())
-def test_metadata_outside_the_rules_is_refused(
-    store: Store, stores: MemoryStores, metadata: dict[str, str]
-) -> None:
+def test_metadata_outside_the_rules_is_refused(store: Store, stores: MemoryStores, metadata: dict[str, str]) -> None:
     with refused(400) as created:
         stores.create(name="x", metadata=metadata)
     assert "metadata" in created.error["message"]

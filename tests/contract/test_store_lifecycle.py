@@ -115,9 +115,7 @@ def test_deleting_a_store_deletes_all_it_holds(
 
 
 @pytest.mark.parametrize("body", [None, b"{}"], ids=["no-body", "empty-object"])
-def test_archive_takes_no_body_and_an_empty_object(
-    store: Store, http: httpx2.Client, body: bytes | None
-) -> None:
+def test_archive_takes_no_body_and_an_empty_object(store: Store, http: httpx2.Client, body: bytes | None) -> None:
     response = http.post(
         f"/v1/memory_stores/{store.id}/archive",
         headers={"content-type": "application/json"},
@@ -127,9 +125,7 @@ def test_archive_takes_no_body_and_an_empty_object(
     assert response.json()["archived_at"] is not None
 
 
-def test_there_is_no_way_back_from_the_archive(
-    store: Store, stores: MemoryStores, http: httpx2.Client
-) -> None:
+def test_there_is_no_way_back_from_the_archive(store: Store, stores: MemoryStores, http: httpx2.Client) -> None:
     archived = stores.archive(store.id)
     check_refusal(http.post(f"/v1/memory_stores/{store.id}", json={"archived_at": None}), 400)
     check_refusal(http.post(f"/v1/memory_stores/{store.id}/unarchive"), 404)

@@ -96,9 +96,7 @@ def test_a_version_stays_readable_after_its_memory_changed_and_was_deleted(
 
 
 @pytest.mark.parametrize("limit", range(1, 10))
-def test_pages_of_any_size_give_each_version_once(
-    history: History, versions: MemoryVersions, limit: int
-) -> None:
+def test_pages_of_any_size_give_each_version_once(history: History, versions: MemoryVersions, limit: int) -> None:
     page = versions.list(history.store_id, limit=limit)
     pages = [page.data]
     while page.next_page is not None:
@@ -119,9 +117,7 @@ def test_versions_written_while_paging_do_not_move_the_pages(
     assert first.data + rest.data == history.newest_first
 
 
-def test_page_sizes_and_the_cap_of_full_pages(
-    store: Store, memories: Memories, versions: MemoryVersions
-) -> None:
+def test_page_sizes_and_the_cap_of_full_pages(store: Store, memories: Memories, versions: MemoryVersions) -> None:
     memory = memories.create(store.id, path="/a", content="0")
     for number in range(1, 22):
         memories.update(memory.id, memory_store_id=store.id, content=str(number))
@@ -157,9 +153,7 @@ def test_filter_by_operation(
 def test_filter_by_api_key(
     colleague: anthropic.Anthropic, colleague_key: Credential, sample: Sample, versions: MemoryVersions
 ) -> None:
-    colleague.beta.memory_stores.memories.update(
-        sample.memory, memory_store_id=sample.store, content="by a colleague"
-    )
+    colleague.beta.memory_stores.memories.update(sample.memory, memory_store_id=sample.store, content="by a colleague")
     newest, *older = versions.list(sample.store).data
 
     assert newest.created_by is not None
@@ -173,13 +167,9 @@ def test_filter_by_api_key(
 
 def test_filter_by_time_is_inclusive_at_both_ends(history: History, versions: MemoryVersions) -> None:
     for low, high in itertools.product(history.newest_first[::3], repeat=2):
-        found = versions.list(
-            history.store_id, created_at_gte=low.created_at, created_at_lte=high.created_at
-        ).data
+        found = versions.list(history.store_id, created_at_gte=low.created_at, created_at_lte=high.created_at).data
         assert found == [
-            version
-            for version in history.newest_first
-            if low.created_at <= version.created_at <= high.created_at
+            version for version in history.newest_first if low.created_at <= version.created_at <= high.created_at
         ]
 
 
@@ -246,9 +236,7 @@ def test_a_filter_on_another_stores_memory_gives_an_empty_page(
         ("limit", ""),
     ],
 )
-def test_a_value_out_of_range_is_refused(
-    store: Store, http: httpx2.Client, parameter: str, value: str
-) -> None:
+def test_a_value_out_of_range_is_refused(store: Store, http: httpx2.Client, parameter: str, value: str) -> None:
     response = http.get(f"/v1/memory_stores/{store.id}/memory_versions", params={parameter: value})
     assert parameter in check_refusal(response, 400)["message"]
 

@@ -1,5 +1,7 @@
 """Workspaces are walls: another workspace's IDs do not exist (part 1.1, part 9)."""
 
+from collections.abc import Iterator
+
 import anthropic
 import httpx2
 import pytest
@@ -19,10 +21,15 @@ def _without_ids(message: str, sample: Sample) -> str:
     return message
 
 
+@pytest.fixture(scope="module")
+def guest_http(server: Server, guest_key: Credential) -> Iterator[httpx2.Client]:
+    with bare_http(server, x_api_key=guest_key.secret) as http:
+        yield http
+
+
 @pytest.mark.parametrize("route", ROUTES_WITH_ID, ids=name_of)
 def test_another_workspaces_ids_are_404_and_nothing_changes(
-    server: Server,
-    guest_key: Credential,
+    guest_http: httpx2.Client,
     client: anthropic.Anthropic,
     sample: Sample,
     route: Route,
@@ -33,9 +40,8 @@ def test_another_workspaces_ids_are_404_and_nothing_changes(
         stores.memories.list(sample.store, view="full").data,
         stores.memory_versions.list(sample.store, view="full").data,
     )
-    with bare_http(server, x_api_key=guest_key.secret) as guest:
-        foreign = check_refusal(route.call(guest, sample), 404)
-        unknown = check_refusal(route.call(guest, UNKNOWN), 404)
+    foreign = check_refusal(route.call(guest_http, sample), 404)
+    unknown = check_refusal(route.call(guest_http, UNKNOWN), 404)
 
     assert _without_ids(foreign["message"], sample) == _without_ids(unknown["message"], UNKNOWN)
     after = (

@@ -32,7 +32,8 @@ class Block:
     @property
     def starts_a_server(self) -> bool:
         """Whether it runs until somebody stops it, or runs all the tests: not to be run with its page."""
-        return any(line.startswith("make ") or "memstore serve" in line for line in self.text.splitlines())
+        lines = self.text.splitlines() if self.language == SHELL else []
+        return any(line.startswith("make ") or "memstore serve" in line for line in lines)
 
 
 def blocks(page: str) -> list[Block]:

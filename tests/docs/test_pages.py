@@ -1,22 +1,22 @@
 """The pages against the product: links, names, limits, errors, metrics, commands."""
 
 import re
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+import typer
 
 import app
+from app.cli.main import app as program
 from app.contract import errors, limits
 from app.settings import Settings
 from scripts.settings_table import environment_names
 from tests.docs.blocks import PROJECT
-from tests.support.servers import MEMSTORE
 
-PAGES = sorted(
-    str(page.relative_to(PROJECT)) for page in [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
-)
+PAGES = sorted(str(page.relative_to(PROJECT)) for page in [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 FOR_TESTS_ONLY = "MEMSTORE_TEST_"
 
@@ -45,11 +45,7 @@ def test_every_link_inside_the_project_leads_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_setting_a_page_names_exists(page: str) -> None:
-    known = {
-        name
-        for field, info in Settings.model_fields.items()
-        for name in environment_names(Settings, field, info)
-    }
+    known = {name for field, info in Settings.model_fields.items() for name in environment_names(Settings, field, info)}
     named = {
         name
         for name in re.findall(r"MEMSTORE_[A-Z0-9_]*[A-Z0-9]", text_of(page))
@@ -75,9 +71,7 @@ def test_the_table_of_errors_is_the_exception_tree() -> None:
 def test_the_limits_page_has_every_limit_of_the_contract() -> None:
     section = text_of("docs/reference/http-api.md").partition("## Listings")[2]
     numbers = set(re.findall(r"\d+(?:,\d{3})*", section))
-    missing = {
-        name: value for name, value in vars(limits).items() if name.isupper() and f"{value:,}" not in numbers
-    }
+    missing = {name: value for name, value in vars(limits).items() if name.isupper() and f"{value:,}" not in numbers}
     assert missing == {}
 
 
@@ -88,39 +82,28 @@ def test_the_metrics_page_names_only_metrics_that_are_served(http: httpx2.Client
     assert {name for name in named if not re.search(rf"^# TYPE {name} ", served, re.MULTILINE)} == set()
 
 
-def help_text(*command: str) -> str:
-    done = subprocess.run(
-        [MEMSTORE, *command, "--help"],
-        env={"PATH": "", "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout
+def documented_commands() -> dict[tuple[str, ...], set[str]]:
+    """The commands of the command line's page, each with its options."""
+    synopses = re.findall(r"^\| `memstore (.*?)` \|", text_of("docs/reference/cli.md"), re.MULTILINE)
+    return {
+        tuple(re.split(r" (?=[\[A-Z-])", synopsis)[0].split()): set(re.findall(r"--[a-z-]+", synopsis))
+        for synopsis in synopses
+    }
 
 
-def test_the_command_line_page_has_the_options_that_the_commands_have() -> None:
-    page = text_of("docs/reference/cli.md")
-    documented = re.findall(r"^\| `memstore ([a-z ]+?)(?: ?[\[A-Z-].*?)?` \|", page, re.MULTILINE)
-    assert len(documented) == len(set(documented))
-    for command in documented:
-        (row,) = re.findall(rf"^\| `memstore {command}\b(?! \w+`).*$", page, re.MULTILINE)
-        in_help = set(re.findall(r"--[a-z][a-z-]+", help_text(*command.split()))) - {"--help"}
-        assert set(re.findall(r"--[a-z][a-z-]+", row)) == in_help, command
+def commands(command: Any, *name: str) -> Iterator[tuple[tuple[str, ...], set[str]]]:
+    """The commands that the program has, those of groups too, each with its options."""
+    members = getattr(command, "commands", None)
+    if members is None:
+        yield name, {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        return
+    for member, below in members.items():
+        yield from commands(below, *name, member)
 
 
-def test_the_command_line_page_has_every_command() -> None:
-    page = text_of("docs/reference/cli.md")
-    for group in ((), ("keys",)):
-        listing = help_text(*group).partition("Commands")[2]
-        commands = re.findall(r"^[│ ]\s?([a-z]+) ", listing, re.MULTILINE)
-        assert commands
-        for command in commands:
-            assert f"`memstore {' '.join((*group, command))}" in page
+def test_the_command_line_page_has_the_commands_and_their_options() -> None:
+    assert documented_commands() == dict(commands(typer.main.get_command(program)))
 
 
 def test_the_changelog_has_this_version() -> None:
-    assert re.search(
-        rf"^## {re.escape(app.__version__)} - \d{{4}}-\d\d-\d\d$", text_of("CHANGELOG.md"), re.MULTILINE
-    )
+    assert re.search(rf"^## {re.escape(app.__version__)} - \d{{4}}-\d\d-\d\d$", text_of("CHANGELOG.md"), re.MULTILINE)

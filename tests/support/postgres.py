@@ -153,9 +153,7 @@ def _make_cluster(binaries: Path, data: Path, user: str | None, settings: Mappin
 def _may_run(binary: Path, user: str) -> bool:
     command = [str(binary), "--version"]
     try:
-        done = subprocess.run(
-            command, user=user, group=group_of(user), extra_groups=[], cwd="/", capture_output=True
-        )
+        done = subprocess.run(command, user=user, group=group_of(user), extra_groups=[], cwd="/", capture_output=True)
     except PermissionError:
         return False
     return done.returncode == 0

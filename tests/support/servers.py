@@ -76,9 +76,7 @@ class Server:
         self.daemon.start()
 
 
-def run_cli(
-    environment: Mapping[str, str], *arguments: str, check: bool = True
-) -> subprocess.CompletedProcess[str]:
+def run_cli(environment: Mapping[str, str], *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run `memstore` with these settings; see `Server.cli`."""
     done = subprocess.run(
         [MEMSTORE, *arguments],

@@ -1,6 +1,7 @@
 """The servers that the other tests stand on do what those rely on."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,55 +112,65 @@ def test_servers_and_directories_of_a_killed_test_run_are_cleaned_up(tmp_path: P
     wait_until(lambda: not answers(port, "/"))
 
 
+def run_pytest(directory: Path, source: str, *options: str) -> str:
+    """Run the tests in `source` as the project's own are run; what pytest printed."""
+    test = directory / "test_sample.py"
+    test.write_text(textwrap.dedent(source))
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", *options, str(test)]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=240).stdout
+
+
 def test_a_failure_report_shows_what_the_servers_printed_during_the_test(tmp_path: Path) -> None:
-    test = tmp_path / "test_sample.py"
-    test.write_text(
-        textwrap.dedent(
-            """
-            import pytest
-            from tests.support.processes import Daemon
+    printed = run_pytest(
+        tmp_path,
+        """
+        import pytest
+        from tests.support.processes import Daemon
 
-            @pytest.fixture(scope="session")
-            def log(tmp_path_factory):
-                log = tmp_path_factory.mktemp("sample") / "log"
-                daemon = Daemon("the sample", ["sleep", "600"], log=log, ready=lambda: True)
-                daemon.start()
-                with log.open("a") as lines:
-                    print("printed before", file=lines, flush=True)
-                    yield lines
-                daemon.kill()
+        @pytest.fixture(scope="session")
+        def log(tmp_path_factory):
+            log = tmp_path_factory.mktemp("sample") / "log"
+            daemon = Daemon("the sample", ["sleep", "600"], log=log, ready=lambda: True)
+            daemon.start()
+            with log.open("a") as lines:
+                yield lines
+            daemon.kill()
 
-            def test_passes(log):
-                print("printed in time", file=log, flush=True)
+        def test_passes(log):
+            print("printed before", file=log, flush=True)
 
-            def test_fails(log):
-                print("printed meanwhile", file=log, flush=True)
-                assert False
-            """
-        )
+        def test_fails(log):
+            print("printed meanwhile", file=log, flush=True)
+            assert False
+        """,
     )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "tests.conftest",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            test,
-        ],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=120,
+    assert "1 failed, 1 passed" in printed
+    assert "log of the sample" in printed
+    assert "printed meanwhile" in printed
+    assert "printed before" not in printed
+
+
+def test_tests_that_share_a_module_fixture_share_a_worker(tmp_path: Path) -> None:
+    printed = run_pytest(
+        tmp_path,
+        """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def costly(worker_id):
+            print(f"set up in {worker_id}")
+
+        @pytest.mark.parametrize("number", range(6))
+        def test_sample(costly, number, worker_id):
+            print(f"ran in {worker_id}")
+        """,
+        "-rP",
+        "--numprocesses=2",
+        "--dist=loadgroup",
     )
-    assert "1 failed, 1 passed" in done.stdout
-    assert "log of the sample" in done.stdout
-    assert "printed meanwhile" in done.stdout
-    assert "printed in time" not in done.stdout
+    assert "6 passed" in printed
+    assert printed.count("set up in ") == 1
+    assert len(set(re.findall("ran in (.*)", printed))) == 1
 
 
 @pytest.fixture(scope="module")
