@@ -1,12 +1,15 @@
 """`memstore serve`: checks, first start, and uvicorn."""
 
 import asyncio
+import contextlib
 import os
+import signal
 import tempfile
 from typing import Annotated
 
 import typer
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from app.keys.service import DEFAULT_WORKSPACE, Keys
 from app.settings import BadSettings, Settings, load
@@ -19,6 +22,8 @@ _GREETING = """
 Memstore serves at {url}
   API key    {key}
   reference  {url}/docs
+
+Paste into Python, where the official SDK is installed (pip install anthropic):
 
   from anthropic import Anthropic
   client = Anthropic(base_url="{url}", api_key="{key}")
@@ -67,16 +72,35 @@ def _check_schema(settings: Settings) -> None:
 
 
 def _shown_key(settings: Settings) -> str:
+    """The key to greet with: the embedded service's own, or words that say where to get one."""
     if settings.bootstrap_api_key is not None:
-        return "(the one in MEMSTORE_BOOTSTRAP_API_KEY)"
+        return "<the secret in MEMSTORE_BOOTSTRAP_API_KEY>"
     if settings.is_embedded:
         return _own_key(settings)
-    return "(make one with: memstore keys create --workspace default)"
+    return "<a secret from: memstore keys create --workspace default>"
+
+
+def _run(config: uvicorn.Config) -> None:
+    """Bind, so that a port that is taken is said before anything else, and serve until a signal."""
+    with config.bind_socket() as listener:
+        host, port = listener.getsockname()[:2]
+        shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+        typer.echo(_GREETING.format(url=f"http://{shown_host}:{port}", key=_shown_key(load())))
+        if config.workers > 1:
+            Multiprocess(config, sockets=[listener]).run()
+            return
+        # uvicorn drains on a signal and then raises it again; having drained, the process ends well.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        server = uvicorn.Server(config)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+        if not server.started:
+            raise typer.Exit(3)
 
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 8080,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
 ) -> None:
     """Serve the API. The embedded database is migrated first; another one by 'memstore migrate'."""
@@ -89,12 +113,7 @@ def serve(
         migrations.upgrade(settings.database_url)
     else:
         _check_schema(settings)
-    shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
-    typer.echo(_GREETING.format(url=f"http://{shown_host}:{port}", key=_shown_key(settings)))
-    if workers > 1:
-        # The workers' metrics meet in files of this directory.
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="memstore-metrics-"))
-    uvicorn.run(
+    config = uvicorn.Config(
         "app.http.application:create_gateway",
         factory=True,
         host=host,
@@ -107,3 +126,10 @@ def serve(
         log_level="info",
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
+    if workers == 1:
+        _run(config)
+        return
+    with tempfile.TemporaryDirectory(prefix="memstore-metrics-") as directory:
+        # The workers' metrics meet in the files of this directory.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        _run(config)

@@ -57,4 +57,13 @@ def decode(
         raise refused from None
     if not isinstance(key, list) or [type(part) for part in key] != list(shape):
         raise refused
+    if not all(_is_storable(part) for part in key):
+        raise refused
     return key
+
+
+def _is_storable(part: str | int) -> bool:
+    """Whether a database takes it: a number of 64 bits, a text without null characters and lone surrogates."""
+    if isinstance(part, int):
+        return abs(part) < 2**63
+    return "\0" not in part and not any("\ud800" <= character <= "\udfff" for character in part)

@@ -13,7 +13,7 @@ MEMORY_BETAS = frozenset({"agent-memory-2026-07-22", "managed-agents-2026-04-01"
 _KNOWN_VERSIONS = frozenset({b"2023-06-01", b"2026-10-21"})
 
 
-def secret(headers: Headers) -> str:
+def secret(headers: Headers) -> bytes:
     """The API key: the bearer token, or `x-api-key` if there is no `Authorization`.
 
     Raises:
@@ -25,11 +25,11 @@ def secret(headers: Headers) -> str:
         key = headers.get(b"x-api-key")
         if not key:
             raise AuthenticationFailed("an API key is required, as 'x-api-key: KEY' or 'Authorization: Bearer KEY'")
-        return key.decode("latin-1")
+        return key
     scheme, _, token = authorization.partition(b" ")
     if scheme.lower() != b"bearer" or not token.strip():
         raise AuthenticationFailed("the Authorization header must be 'Bearer KEY'")
-    return token.strip().decode("latin-1")
+    return token.strip()
 
 
 def check_workspace(headers: Headers, caller: Caller) -> None:

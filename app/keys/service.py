@@ -35,8 +35,8 @@ class NewKey:
     workspace_id: str
 
 
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+def _digest(secret: str | bytes) -> bytes:
+    return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).digest()
 
 
 class Keys:
@@ -123,8 +123,8 @@ class Authenticator:
         self._bootstrap = _digest(bootstrap_secret) if bootstrap_secret else None
         self._cache: dict[bytes, tuple[float, Caller]] = {}
 
-    async def authenticate(self, secret: str) -> Caller:
-        """The caller behind a secret.
+    async def authenticate(self, secret: bytes) -> Caller:
+        """The caller behind a secret as it came in a header.
 
         Raises:
             AuthenticationFailed: unknown or revoked.

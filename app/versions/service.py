@@ -38,14 +38,20 @@ class VersionFilters:
     created_from: int | None = None
     created_to: int | None = None
 
-    def actors(self) -> set[tuple[str, str]]:
+    def actors(self) -> Sequence[tuple[str, str]]:
         """The authors that a version must have, as (type, ID); more than one is impossible to meet."""
         wanted = {
             SESSION: self.session_id,
             API_KEY: self.api_key_id,
             SERVICE_ACCOUNT: self.service_account_id,
         }
-        return {(actor_type, actor_id) for actor_type, actor_id in wanted.items() if actor_id is not None}
+        return [(actor_type, actor_id) for actor_type, actor_id in wanted.items() if actor_id is not None]
+
+    def can_match(self) -> bool:
+        """False if no version can meet them: two authors at once, or an ID that is none."""
+        ids = (self.memory_id, self.session_id, self.api_key_id, self.service_account_id)
+        well_formed = all(text.isascii() and text.isprintable() for text in ids if text is not None)
+        return well_formed and len(self.actors()) <= 1
 
     def values(self) -> tuple[str | int | None, ...]:
         """All filters in a fixed order, for the cursor."""
@@ -87,16 +93,15 @@ class Versions:
             "created_to": filters.created_to,
             "limit": limit + 1,
         }
-        authors = filters.actors()
-        if len(authors) == 1:
-            ((parameters["actor_type"], parameters["actor_id"]),) = authors
+        if authors := filters.actors():
+            parameters["actor_type"], parameters["actor_id"] = authors[0]
         if page is not None:
             (parameters["seq"],) = cursors.decode(cursor_scope, page, (int,))
         used = tuple(name for name in queries.FILTERS if parameters.get(name) is not None)
         statement = _listing(used, with_content=with_content)
 
         async def read() -> tuple[Sequence[Row], list[FoundVersion]]:
-            rows = await self._storage.database.fetch_all(statement, parameters) if len(authors) <= 1 else []
+            rows = await self._storage.database.fetch_all(statement, parameters) if filters.can_match() else []
             return rows, await self._with_contents(rows[:limit], with_content=with_content)
 
         rows, found = await with_fresh_rows(read)

@@ -184,13 +184,12 @@ async def _fill_postgres(database: Database, rows: _Rows) -> None:
             await connection.copy_records_to_table(table.name, records=records, columns=columns)
         await connection.execute("SET session_replication_role = DEFAULT")
         await connection.execute(_COUNT_STORES)
-        await connection.execute("VACUUM ANALYZE")
     finally:
         await connection.close()
 
 
 def fill_postgres(database: Database, shape: Shape, *, workspace_id: str, api_key_id: str) -> None:
-    """Fill a migrated, empty PostgreSQL database and bring its statistics up to date."""
+    """Fill a migrated, empty PostgreSQL database."""
     asyncio.run(_fill_postgres(database, _Rows(shape, workspace_id, api_key_id, clock.now())))
 
 

@@ -110,6 +110,9 @@ def install(
     else:
         dataset.fill_postgres(database, shape, **owner)
     memstore("sweep")
+    if database is not None:
+        # What autovacuum would come to do after so many rows; here it must not come in the middle of a round.
+        database.execute("VACUUM (FREEZE, ANALYZE)")
     return made
 
 

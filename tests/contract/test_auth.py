@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from tests.contract.conftest import Credential, make_key, sign_in
+from tests.contract.conftest import Credential, bare_http, make_key, sign_in
 from tests.contract.routes import ROUTES, Route, Sample, name_of
 from tests.contract.shapes import API_KEY_ID, WORKSPACE_ID, check_refusal, is_id, refused
 from tests.support.servers import Server
@@ -131,3 +131,15 @@ def test_a_revoked_key_dies_within_five_seconds(server: Server, guest: anthropic
             pause.wait(0.05)
 
     guest.beta.memory_stores.list()
+
+
+def test_secrets_are_never_logged(server: Server, guest_key: Credential) -> None:
+    wrong = "sk-wrong-and-to-be-hidden"
+    with bare_http(server) as http:
+        for secret in (server.api_key, guest_key.secret, wrong):
+            http.get(STORES, headers={"x-api-key": secret})
+            http.post(STORES, headers={"authorization": f"Bearer {secret}"}, content=b"{")
+    log = server.log.read_text()
+    assert log.strip()
+    for secret in (server.api_key, guest_key.secret, wrong):
+        assert secret not in log

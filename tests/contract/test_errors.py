@@ -60,6 +60,7 @@ def test_a_request_id_is_not_taken_from_the_caller(http: httpx2.Client) -> None:
         "/v1/nothing",
         "/v1",
         "/v2/memory_stores",
+        "/nothing",
         "/v1/memory_store",
         f"{STORES}/x/memories/y/z",
         f"{STORES}/x/memory",
@@ -84,6 +85,13 @@ def test_another_method_is_405_in_the_envelope_with_allow(http: httpx2.Client, p
     check_refusal(response, 405)
     assert {name.strip() for name in response.headers["allow"].split(",")} >= PATHS[path]
     assert method not in response.headers["allow"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_the_service_pages_refuse_other_methods_the_same_way(http: httpx2.Client, path: str) -> None:
+    response = http.post(path)
+    check_refusal(response, 405)
+    assert "GET" in response.headers["allow"]
 
 
 @pytest.mark.parametrize(

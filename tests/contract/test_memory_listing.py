@@ -125,6 +125,8 @@ def test_a_prefix_must_start_and_end_with_a_slash_and_hold_whole_segments(
         ("limit", "101"),
         ("limit", "x"),
         ("limit", "1.5"),
+        ("limit", "5.0"),
+        ("limit", "1_0"),
         ("limit", ""),
         ("limit", "9" * 5000),
     ],

@@ -63,6 +63,19 @@ def test_every_route_and_field_of_the_vendors_memory_api_is_served(document: dic
     assert missing == []
 
 
+def test_every_field_has_the_vendors_type(document: dict[str, Any]) -> None:
+    different = {
+        (row.place, row.name)
+        for _, _, rows in api_table.compare(document)
+        for row in rows
+        if row.ours is not None and row.ours != row.vendor
+    }
+    assert different == {
+        ("body", "content"),  # creating with null: what the vendor does is not known, here it is refused
+        ("body", "precondition"),  # null is accepted as if it were absent
+    }
+
+
 def test_the_coverage_table_shows_what_is_not_served(document: dict[str, Any]) -> None:
     poorer = copy.deepcopy(document)
     (served,) = [route for route in poorer["paths"] if api_table.same_route(route, MEMORY)]

@@ -4,7 +4,6 @@ import re
 import shutil
 from pathlib import Path
 
-
 from tests.docs.blocks import PROJECT, SHELL, SHOWN_ONLY, Block, blocks, make_readers_directory, run_as_reader
 from tests.support.backends import POSTGRES_S3, Backend, Services
 from tests.support.servers import Server, run_cli, serve
