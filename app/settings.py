@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 _PREFIX = "MEMSTORE_"
+_CONFIDENTIAL = {"MEMSTORE_DATABASE_URL", "MEMSTORE_BLOB_URL", "MEMSTORE_S3_ENDPOINT_URL", "MEMSTORE_BOOTSTRAP_API_KEY"}
 
 
 class Settings(BaseSettings):
@@ -141,5 +142,7 @@ def load() -> Settings:
         for problem in error.errors():
             name = _PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{name}: {message} (it is {problem['input']!r})")
+            # A URL or a secret may hold a password, which has no place in a log.
+            shown = "" if name in _CONFIDENTIAL else f" (it is {problem['input']!r})"
+            lines.append(f"{name}: {message}{shown}")
         raise BadSettings("\n".join(lines)) from None

@@ -19,7 +19,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
 }
 """Each generated page, by its path from the project's root, and what makes it."""
 
-MEND: Final = "python -m scripts.check_generated --write"
+MEND: Final = ".venv/bin/python -m scripts.check_generated --write"
 
 
 def stale(root: Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Workspaces, keys, memory stores, memories, versions, and the stage in front of the blob store."""
 
+import secrets
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,6 +13,17 @@ Digest = sa.LargeBinary(32)
 
 
 def upgrade() -> None:
+    installation = op.create_table(
+        "installation",
+        sa.Column(
+            "id",
+            Key,
+            nullable=False,
+            comment="the one row's: made with the schema, and marked on the blob store",
+        ),
+        sa.PrimaryKeyConstraint("id", name="installation_pkey"),
+    )
+    op.bulk_insert(installation, [{"id": secrets.token_hex(16)}])
     op.create_table(
         "workspaces",
         sa.Column("id", Key, nullable=False),
@@ -167,5 +180,6 @@ def downgrade() -> None:
         "memory_stores",
         "api_keys",
         "workspaces",
+        "installation",
     ):
         op.drop_table(table)

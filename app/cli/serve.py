@@ -25,8 +25,8 @@ Memstore serves at {url}
 
 Paste into Python, where the official SDK is installed (pip install anthropic):
 
-  from anthropic import Anthropic
-  client = Anthropic(base_url="{url}", api_key="{key}")
+  {imports}
+  client = Anthropic(base_url="{url}", api_key={expression})
   store = client.beta.memory_stores.create(name="Notes")
   client.beta.memory_stores.memories.create(store.id, path="/hello.md", content="Hello, memory!")
   for memory in client.beta.memory_stores.memories.list(store.id, view="full"):
@@ -71,13 +71,18 @@ def _check_schema(settings: Settings) -> None:
     asyncio.run(check())
 
 
-def _shown_key(settings: Settings) -> str:
-    """The key to greet with: the embedded service's own, or words that say where to get one."""
+def _greeting(url: str, settings: Settings) -> str:
+    """What a person needs to begin: the URL, the key or where to get one, and six lines of Python."""
+    imports, key = "from anthropic import Anthropic", "make one with: memstore keys create --workspace default"
+    expression = '"<its secret>"'
     if settings.bootstrap_api_key is not None:
-        return "<the secret in MEMSTORE_BOOTSTRAP_API_KEY>"
-    if settings.is_embedded:
-        return _own_key(settings)
-    return "<a secret from: memstore keys create --workspace default>"
+        imports = f"import os; {imports}"
+        key = "the secret in MEMSTORE_BOOTSTRAP_API_KEY"
+        expression = 'os.environ["MEMSTORE_BOOTSTRAP_API_KEY"]'
+    elif settings.is_embedded:
+        key = _own_key(settings)
+        expression = f'"{key}"'
+    return _GREETING.format(url=url, key=key, imports=imports, expression=expression)
 
 
 def _run(config: uvicorn.Config) -> None:
@@ -85,7 +90,7 @@ def _run(config: uvicorn.Config) -> None:
     with config.bind_socket() as listener:
         host, port = listener.getsockname()[:2]
         shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
-        typer.echo(_GREETING.format(url=f"http://{shown_host}:{port}", key=_shown_key(load())))
+        typer.echo(_greeting(f"http://{shown_host}:{port}", load()))
         if config.workers > 1:
             Multiprocess(config, sockets=[listener]).run()
             return

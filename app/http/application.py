@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from app import __version__
@@ -56,7 +57,7 @@ def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
 async def _refuse(request: Request, error: Exception) -> Response:
     """404 and 405 outside the API, in the API's envelope."""
     assert isinstance(error, HTTPException)
-    allowed = (error.headers or {}).get("allow", "")
+    allowed = Headers(error.headers).get("allow", "")
     refusal = MethodNotAllowed(request.method, (allowed,)) if error.status_code == 405 else nothing_at(request.url.path)
     request_id = ids.new(ids.REQUEST)
     headers = {"request-id": request_id, **refusal.headers()}
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Memory stores for agents: versioned, path-addressed text files.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.storage = storage

@@ -1,9 +1,11 @@
 """What every listing shares: its query parameters, and the page it answers with."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from app.contract.limits import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, PAGE_LIMIT_MAX_FULL
@@ -19,10 +21,29 @@ class QueryModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _require(pattern: str, wanted: str) -> BeforeValidator:
+    """Refuse texts that pydantic would read generously, such as `1_0` for a number."""
+    compiled = re.compile(pattern)
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and not compiled.fullmatch(value):
+            raise PydanticCustomError("form", "must be {wanted}", {"wanted": wanted})
+        return value
+
+    return BeforeValidator(check)
+
+
+WholeNumber = Annotated[int, _require(r"-?[0-9]{1,9}", "a whole number")]
+Flag = Annotated[bool, _require("true|false", "true or false")]
+Moment = Annotated[datetime, _require(r"\d{4}-\d\d-\d\d.*", "a time in RFC 3339, such as 2026-11-20T12:00:00Z")]
+
+
 class PageQuery(QueryModel):
     """`limit` and `page`, as on every listing."""
 
-    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT_MAX)] = Field(PAGE_LIMIT_DEFAULT, description="Items per page.")
+    limit: Annotated[WholeNumber, Field(ge=1, le=PAGE_LIMIT_MAX)] = Field(
+        PAGE_LIMIT_DEFAULT, description="Items per page."
+    )
     page: str | None = Field(None, description="The `next_page` of the page before; the filters must be the same.")
 
 
@@ -43,10 +64,10 @@ class ViewedPageQuery(PageQuery):
 class CreatedRange(QueryModel):
     """Inclusive bounds on `created_at`."""
 
-    created_at_gte: datetime | None = Field(
+    created_at_gte: Moment | None = Field(
         None, alias="created_at[gte]", description="Created at or after this time (RFC 3339)."
     )
-    created_at_lte: datetime | None = Field(
+    created_at_lte: Moment | None = Field(
         None, alias="created_at[lte]", description="Created at or before this time (RFC 3339)."
     )
 

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from app.contract import clock
 from app.contract.limits import CONTENT_MAX_BYTES, PATH_MAX_BYTES
-from app.http.pages import QueryModel, View, ViewedPageQuery
+from app.http.pages import QueryModel, View, ViewedPageQuery, WholeNumber
 from app.memories.service import Directory, Found
 
 
@@ -113,7 +113,7 @@ class ListMemories(ViewedPageQuery):
     """Query of a listing."""
 
     path_prefix: str = Field("/", description="Only memories below this directory; starts and ends with `/`.")
-    depth: Annotated[int, Field(ge=0, le=1)] = Field(
+    depth: Annotated[WholeNumber, Field(ge=0, le=1)] = Field(
         0, description="0 lists everything below the prefix; 1 its direct children, deeper ones as prefixes."
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ from app.contract.errors import Unavailable
 from app.storage.local_files import DurableLocalFileSystem
 from app.storage.s3_files import open_s3
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 _THREADS = 8
 _REQUESTS_AT_ONCE = 64
 _SHA256_HEX_DIGITS = 64
+_OWNER_MARK = ".memstore-installation"
 
 
 class BlobStoreUnavailable(Unavailable):
@@ -61,17 +65,11 @@ class BlobStore:
     async def put_many(self, blobs: Sequence[tuple[str, bytes, bytes]]) -> None:
         """Store contents durably: (store ID, SHA-256, content). Idempotent; all of them, or an error."""
         paths = [(self._path(store_id, sha256), content) for store_id, sha256, content in blobs]
-        if self._is_async:
-            await self._gather([self._fs._pipe_file(path, content) for path, content in paths])
-            return
-        await self._in_threads(lambda item: self._fs.pipe_file(*item), paths)
+        await self._write_many(paths)
 
     async def get_many(self, blobs: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
         """The contents of (store ID, SHA-256) pairs, in order; None where there is no such blob."""
-        paths = [self._path(store_id, sha256) for store_id, sha256 in blobs]
-        if self._is_async:
-            return await self._gather([_or_none_async(self._fs._cat_file(path)) for path in paths])
-        return await self._in_threads(lambda path: _or_none(lambda: self._fs.cat_file(path)), paths, threads=1)
+        return await self._read_many([self._path(store_id, sha256) for store_id, sha256 in blobs])
 
     async def remove(self, blobs: Iterable[tuple[str, bytes]]) -> None:
         """Remove blobs; one that is not there is fine."""
@@ -112,6 +110,15 @@ class BlobStore:
         names = (path.rstrip("/").rpartition("/")[2] for path in entries)
         return sorted(name for name in names if not name.startswith("."))
 
+    async def owner(self, candidate: str) -> str:
+        """The ID of the installation that this place belongs to: the first one that asked."""
+        path = f"{self._root}/{_OWNER_MARK}"
+        (owner,) = await self._read_many([path])
+        if owner is None:
+            await self._write_many([(path, candidate.encode())])
+            (owner,) = await self._read_many([path])
+        return (owner or b"").decode()
+
     async def ping(self) -> None:
         """Ask the store for something, to see that it answers."""
         await self.get_many([("ping", bytes(32))])
@@ -119,6 +126,17 @@ class BlobStore:
     async def close(self) -> None:
         """Wait for the threads that still write."""
         await asyncio.to_thread(self._threads.shutdown)
+
+    async def _write_many(self, files: Sequence[tuple[str, bytes]]) -> None:
+        if self._is_async:
+            await self._gather([self._fs._pipe_file(path, content) for path, content in files])
+        else:
+            await self._in_threads(lambda item: self._fs.pipe_file(*item), files)
+
+    async def _read_many(self, paths: Sequence[str]) -> list[bytes | None]:
+        if self._is_async:
+            return await self._gather([_or_none_async(self._fs._cat_file(path)) for path in paths])
+        return await self._in_threads(lambda path: _or_none(lambda: self._fs.cat_file(path)), paths, threads=1)
 
     async def _find(self, prefix: str) -> dict[str, Any]:
         if self._is_async:
@@ -174,7 +192,9 @@ class BlobStore:
 def _unavailable(error: BaseException) -> BaseException:
     if isinstance(error, asyncio.CancelledError | BlobStoreUnavailable):
         return error
-    return BlobStoreUnavailable(f"the blob store does not answer or can't store: {error}")
+    # What a library says of its requests is for the log; a caller learns what it means.
+    _log.warning("the blob store failed: %s", error)
+    return BlobStoreUnavailable("the blob store does not answer or can't store; try again")
 
 
 def _or_none(call: Callable[[], T]) -> T | None:

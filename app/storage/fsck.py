@@ -6,7 +6,8 @@ Kinds of findings:
 - `corrupt_blob`: a blob whose bytes do not have the digest in its name;
 - `orphaned_blob`: a blob that no version has;
 - `broken_head`: a memory whose head version is not there, or does not have the memory's path and digest;
-- `wrong_counter`: a counter of a store or workspace that does not match its rows.
+- `wrong_counter`: a counter of a store or workspace that does not match its rows;
+- `shared_blob_store`: another installation's blobs are in the same place, so orphans can't be told.
 
 What a running service does meanwhile can look like any of them, so everything found is looked at again at the end,
 and counters are compared under the store's lock.
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from app.storage.blobs import BlobInfo, BlobStore
 from app.storage.collector import LOCK_STORE, Collector
 from app.storage.database import Database, Row, Transaction
-from app.storage.orphans import Orphans
+from app.storage.orphans import Orphans, SharedBlobStore
 from app.storage.statements import Statement
 
 _BATCH = 500
@@ -205,7 +206,10 @@ class Fsck:
         await self._database.transact(work)
 
     async def _check_orphans(self, *, repair: bool) -> list[Finding]:
-        orphans = await self._orphans.find()
+        try:
+            orphans = await self._orphans.find()
+        except SharedBlobStore as error:
+            return [Finding("shared_blob_store", "", error.message)]
         if orphans:
             await asyncio.sleep(_SECOND_LOOK_SECONDS)
             still = {(blob.store_id, blob.sha256) for blob in await self._orphans.find()}

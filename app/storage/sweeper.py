@@ -17,7 +17,7 @@ from app.storage.database import Database
 from app.storage.leases import Lease
 from app.storage.metrics import STAGED, STAGED_AGE
 from app.storage.mover import Mover
-from app.storage.orphans import Orphans
+from app.storage.orphans import Orphans, SharedBlobStore
 from app.storage.purge import Purger
 from app.storage.retention import Retention
 from app.storage.statements import Statement
@@ -129,7 +129,7 @@ class Sweeper:
                         swept = await self._with_lease_kept()
                         _log.info("swept: %s", asdict(swept))
                 pause = _TICK_SECONDS
-            except Unavailable as error:
+            except (Unavailable, SharedBlobStore) as error:
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
                 _log.warning("housekeeping is put off: %s", error)
             except Exception:

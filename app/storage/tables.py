@@ -34,6 +34,12 @@ Key = String().with_variant(String(collation="C"), "postgresql")
 Micros = BigInteger
 """A time: microseconds since 1970-01-01 UTC."""
 
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Key, primary_key=True, comment="the one row's: made with the schema, and marked on the blob store"),
+)
+
 workspaces = Table(
     "workspaces",
     metadata,

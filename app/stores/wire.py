@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from app.contract import clock
 from app.contract.limits import DESCRIPTION_MAX_CHARACTERS, METADATA_MAX_PAIRS, NAME_MAX_CHARACTERS
-from app.http.pages import CreatedRange, PageQuery
+from app.http.pages import CreatedRange, Flag, PageQuery
 from app.storage.database import Row
 
 
@@ -66,7 +66,7 @@ class UpdateStore(BaseModel):
 class ListStores(PageQuery, CreatedRange):
     """Query of a listing."""
 
-    include_archived: bool = Field(False, description="Whether archived stores are listed too.")
+    include_archived: Flag = Field(False, description="Whether archived stores are listed too.")
 
 
 def store(row: Row) -> MemoryStore:

@@ -23,8 +23,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2 rounds of 2 s: shows that it works, not how fast it is")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=sorted(MEASUREMENTS), help="some measurements")
-    parser.add_argument("--rounds", type=int, help="rounds of product and bound each (default 3)")
-    parser.add_argument("--seconds", type=float, help="length of one round (default 8)")
+    parser.add_argument("--rounds", type=int, help="rounds of product and bound each (default 5)")
+    parser.add_argument("--seconds", type=float, help="length of one round (default 6)")
     parser.add_argument(
         "--directory", type=Path, help="where databases and blobs go (default: the temporary directory)"
     )
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MeasurementError as error:
         print(error, file=sys.stderr)
         return 1
-    options = Options(asked.rounds or (2 if asked.quick else 3), asked.seconds or (2 if asked.quick else 8))
+    options = Options(asked.rounds or (2 if asked.quick else 5), asked.seconds or (2 if asked.quick else 6))
     # Stopped from outside, everything that was started is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     directory = Path(tempfile.mkdtemp(prefix="memstore-bench-", dir=asked.directory))

@@ -23,7 +23,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Medians over the rounds, and the ratio product/bound of each round."""
+    """Medians over the rounds, and the ratio product/bound of each pair of rounds."""
 
     product: Figure
     bound: Figure
@@ -31,8 +31,8 @@ class Outcome:
 
     @property
     def ratio(self) -> float:
-        """Of the medians."""
-        return self.product.value / self.bound.value
+        """The median of the pairs: two neighbouring rounds meet the same weather, the medians need not."""
+        return statistics.median(self.ratios)
 
 
 def _median(figures: list[Figure]) -> Figure:

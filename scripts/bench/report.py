@@ -91,7 +91,7 @@ def markdown(rows: Sequence[Row], heading: str) -> str:
     lines = [
         heading,
         "",
-        "| what | product | bound | product / bound (rounds) | target | |",
+        "| what; bound | product | bound | ratio (lowest to highest) | target | |",
         "|---|---|---|---|---|---|",
     ]
     lines += [

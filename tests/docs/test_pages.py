@@ -38,7 +38,7 @@ def test_every_link_inside_the_project_leads_somewhere(page: str) -> None:
         if "://" in target:
             continue
         file = (PROJECT / page).parent / target if target else PROJECT / page
-        if not file.is_file() or (anchor and anchor not in anchors(file)):
+        if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(found["target"])
     assert broken == []
 
