@@ -1,4 +1,4 @@
-"""The blob store: the home of content, behind fsspec. Keys are `<store id>/<2 hex digits>/<sha256 in hex>`."""
+"""The blob store: the home of content, behind fsspec. Keys are `<store id>/<sha256 in hex>`."""
 
 import asyncio
 import itertools
@@ -42,8 +42,7 @@ class BlobInfo:
 
 def key(store_id: str, sha256: bytes) -> str:
     """Where a content lives, below the blob store's root."""
-    name = sha256.hex()
-    return f"{store_id}/{name[:2]}/{name}"
+    return f"{store_id}/{sha256.hex()}"
 
 
 class BlobStore:
@@ -131,7 +130,7 @@ class BlobStore:
         if self._is_async:
             await self._gather([self._fs._pipe_file(path, content) for path, content in files])
         else:
-            await self._in_threads(lambda item: self._fs.pipe_file(*item), files)
+            await self._in_threads(lambda part: self._fs.pipe(dict(part)), [files], threads=1)
 
     async def _read_many(self, paths: Sequence[str]) -> list[bytes | None]:
         if self._is_async:

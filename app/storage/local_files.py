@@ -1,76 +1,97 @@
 """fsspec's local file system with writes that survive a power cut."""
 
+import contextlib
+import ctypes
 import itertools
 import os
+import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 _STAGING = ".staging"
+_LEFTOVER_SECONDS = 600
+"""A file is in the staging directory for milliseconds; one that is this old has no writer any more."""
+
 _names = itertools.count()
+_syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if sys.platform == "linux" else None
 
 
-def _sync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _sync_path(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _make_directories(directory: str) -> None:
-    """`mkdir -p`, each new entry made durable in its parent."""
-    missing = []
-    while not os.path.isdir(directory):
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    for new in reversed(missing):
-        Path(new).mkdir(exist_ok=True)
-        _sync_directory(os.path.dirname(new))
-
-
 class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
-    """A file appears whole and on disk, or not at all.
+    """`pipe` returns when what it wrote is on disk; fsspec's own class never calls fsync.
 
-    fsspec's own class never calls fsync. Files are made in one staging directory below `root`, because ext4
-    places a new file's inode near its directory, and hundreds of fan-out directories cost twice the time.
+    A file is written beside and renamed, so a reader finds it whole or not at all. What was written together is made
+    durable together, by one `syncfs` where there is one: 256 files take a tenth of the time of 256 pairs of fsync.
     """
 
     cachable = False
 
     def __init__(self, root: str, **options: Any) -> None:
         super().__init__(**options)
+        self._root = root
         self._staging = os.path.join(root, _STAGING)
-        _make_directories(self._staging)
+        Path(self._staging).mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
 
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
-        """Write a file: staging file, fsync, rename, fsync of the directory."""
+    def pipe(self, path: str | Mapping[str, bytes], value: bytes | None = None, **_: Any) -> None:
+        """Write one file, or many at once."""
+        files = path if isinstance(path, Mapping) else {path: value or b""}
+        for name, content in files.items():
+            self._write(name, content)
+        self._make_durable(files)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process was writing: it can hold content that is erased everywhere else."""
+        for entry in os.scandir(self._staging):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - entry.stat().st_mtime > _LEFTOVER_SECONDS:
+                    os.unlink(entry.path)
+
+    def _write(self, path: str, content: bytes) -> None:
         temporary = os.path.join(self._staging, f"{os.getpid()}-{next(_names)}")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
                 # A short write happens only when the disk fills up, and then the next one raises ENOSPC.
-                view = memoryview(value)
+                view = memoryview(content)
                 while view:
                     view = view[os.write(descriptor, view) :]
-                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            self._place(temporary, path)
+            try:
+                os.rename(temporary, path)
+            except FileNotFoundError:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                os.rename(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
 
-    @staticmethod
-    def _place(temporary: str, path: str) -> None:
-        directory = os.path.dirname(path)
-        try:
-            os.rename(temporary, path)
-        except FileNotFoundError:
-            _make_directories(directory)
-            os.rename(temporary, path)
-        _sync_directory(directory)
+    def _make_durable(self, files: Mapping[str, bytes]) -> None:
+        if _syncfs is not None:
+            descriptor = os.open(self._root, os.O_RDONLY)
+            try:
+                if _syncfs(descriptor) != 0:
+                    raise OSError(ctypes.get_errno(), "syncfs failed", self._root)
+            finally:
+                os.close(descriptor)
+            return
+        for name in files:
+            _sync_path(name)
+        directories = {os.path.dirname(name) for name in files}
+        for directory in sorted(directories | {os.path.dirname(directory) for directory in directories}):
+            _sync_path(directory)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
         """Read a file; a whole one without fsspec's file object."""

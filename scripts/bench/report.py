@@ -67,16 +67,23 @@ def seconds(figure: Figure) -> str:
     return f"{figure.value:.2f} s" if figure.value >= 1 else f"{figure.value * 1e3:,.2f} ms"
 
 
+def _ratio(outcome: Outcome) -> str:
+    text = f"{outcome.ratio:.2f}"
+    if len(outcome.ratios) > 1:
+        text += f" ({min(outcome.ratios):.2f} to {max(outcome.ratios):.2f})"
+    return text
+
+
 def row_of_rates(what: str, outcome: Outcome, goal: Goal) -> Row:
     """Requests per second against requests per second."""
-    spread = f"{outcome.ratio:.2f} ({min(outcome.ratios):.2f} to {max(outcome.ratios):.2f})"
-    return Row(what, rate(outcome.product), rate(outcome.bound), spread, str(goal), goal.judge(outcome.ratio))
+    product, bound = rate(outcome.product), rate(outcome.bound)
+    return Row(what, product, bound, _ratio(outcome), str(goal), goal.judge(outcome.ratio))
 
 
 def row_of_times(what: str, outcome: Outcome, goal: Goal) -> Row:
     """Time against time."""
-    spread = f"{outcome.ratio:.2f} ({min(outcome.ratios):.2f} to {max(outcome.ratios):.2f})"
-    return Row(what, seconds(outcome.product), seconds(outcome.bound), spread, str(goal), goal.judge(outcome.ratio))
+    product, bound = seconds(outcome.product), seconds(outcome.bound)
+    return Row(what, product, bound, _ratio(outcome), str(goal), goal.judge(outcome.ratio))
 
 
 def row_not_measured(what: str, reason: str) -> Row:

@@ -3,10 +3,9 @@
 import asyncio
 import itertools
 import json
-import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import asyncpg
 import httpx2
 
-from app.settings import Settings
 from tests.support.servers import API_VERSION, Server, serve
 
 STORES = "/v1/memory_stores"
@@ -159,7 +157,7 @@ class Fleet:
         assert done.returncode == (1 if findings else 0), done.stderr
         return findings
 
-    def run(self, story: Callable[[Crew], Awaitable[None]], *, agents: int, settings: Mapping[str, str] = {}) -> None:
+    def run(self, story: Callable[[Crew], Awaitable[None]], *, agents: int) -> None:
         """Play `story` with a crew of this many clients, spread evenly over the servers."""
 
         async def main() -> None:
@@ -188,10 +186,10 @@ class Fleet:
 
     @asynccontextmanager
     async def rows(self) -> AsyncIterator[Rows]:
-        url = Settings(data_dir=Path(self.environment["MEMSTORE_DATA_DIR"])).database_url
-        url = self.environment.get("MEMSTORE_DATABASE_URL", url)
-        if url.startswith("sqlite:///"):
-            with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as database:
+        url = self.environment.get("MEMSTORE_DATABASE_URL")
+        if url is None:
+            file = Path(self.environment["MEMSTORE_DATA_DIR"]) / "memstore.db"
+            with closing(sqlite3.connect(file, isolation_level=None)) as database:
 
                 async def fetch_sqlite(query: str) -> list[tuple[Any, ...]]:
                     await asyncio.sleep(0)  # so that the clients of this process go on
