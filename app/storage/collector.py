@@ -38,6 +38,7 @@ _CONDEMN = Statement(
     DO UPDATE SET token = condemned_contents.token + 1, claimed_until = 0
     """
 )
+_CLAIMABLE = Statement("SELECT 1 AS found FROM condemned_contents WHERE claimed_until < :now LIMIT 1")
 _CLAIM = Statement(
     """
     UPDATE condemned_contents SET claimed_until = :until
@@ -88,6 +89,9 @@ class Collector:
         return removed
 
     async def _claim(self) -> list[tuple[str, bytes, int]]:
+        if await self._database.fetch_one(_CLAIMABLE, {"now": clock.now()}) is None:
+            return []
+
         async def work(transaction: Transaction) -> list[tuple[str, bytes, int]]:
             now = clock.now()
             rows = await transaction.fetch_all(

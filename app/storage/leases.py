@@ -13,6 +13,7 @@ _TAKE = Statement(
      WHERE leases.holder = :holder OR leases.expires_at < :now
     """
 )
+_FIND = Statement("SELECT holder, expires_at FROM leases WHERE name = :name")
 _RELEASE = Statement("DELETE FROM leases WHERE name = :name AND holder = :holder")
 
 
@@ -26,8 +27,18 @@ class Lease:
         self._holder = secrets.token_hex(8)
 
     async def take(self) -> bool:
-        """Take or extend the lease; False while another holder has it."""
+        """Take or extend the lease; False while another holder has it.
+
+        Writes only when there is something to win: a lease that is ours for long enough yet, or another's, is read.
+        """
         now = clock.now()
+        row = await self._database.fetch_one(_FIND, {"name": self._name})
+        if row is not None:
+            is_ours = row["holder"] == self._holder
+            if is_ours and row["expires_at"] - now > self._microseconds // 2:
+                return True
+            if not is_ours and row["expires_at"] >= now:
+                return False
         parameters = {
             "name": self._name,
             "holder": self._holder,

@@ -4,11 +4,12 @@ The statements are the product's own objects, so a bound can't run anything else
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from app.contract import paths as contract_paths
 from app.memories import queries
+from app.storage import blobs
 from app.storage.statements import Statement
 from scripts.bench import dataset
 from scripts.bench.errors import MeasurementError
@@ -47,13 +48,14 @@ def _pages(caller: Caller, url: str) -> Iterator[tuple[str, list[dict[str, Any]]
 
 
 def listing(
-    product: Product, statement: Statement, query: str, *, limit: int, settings: Mapping[str, Any]
+    product: Product, statement: Statement, query: str, *, limit: int, prefix_length: int | None = None
 ) -> dict[str, Any]:
-    """A plan for every page of the first store's listing; `settings` say how the bound builds a page."""
+    """A plan for every page of the first store's listing; with content if the query asks for it."""
     installation = product.installation
     store = dataset.store_id(0)
     start, end = contract_paths.subtree("/")
     answers: dict[str, Any] = {}
+    files: dict[str, str] = {}
     with product.caller() as caller:
         for url, items in _pages(caller, f"/v1/memory_stores/{store}/memories?{query}"):
             if not items:
@@ -67,9 +69,13 @@ def listing(
                 "limit": limit + 1,
             }
             answers[url] = {"arguments": statement.postgresql.arguments(arguments)}
+            for item in items:
+                if item.get("content") is not None:
+                    key = blobs.key(store, bytes.fromhex(item["content_sha256"]))
+                    files[item["content_sha256"]] = str(installation.blob_directory / key)
     return {
         "database_url": installation.database.url if installation.database else None,
         "sql": statement.postgresql.sql,
         "answers": answers,
-        "listing": {"limit": limit, **settings},
+        "listing": {"limit": limit, "files": files or None, "prefix_length": prefix_length},
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.contract.actors import API_KEY, Actor, Caller
 from app.keys.service import DEFAULT_WORKSPACE, Keys
-from app.memories.service import Limits, Memories
+from app.memories.service import Found, Limits, Listing, Memories
 from app.storage.blobs import BlobStore
 from app.storage.collector import Collector
 from app.storage.fsck import Finding, Fsck
@@ -134,6 +134,18 @@ class Parts:
         )
         return replace(memory, version_id=found.row["version_id"], content=content)
 
+    async def rename(self, memory: Written, path: str) -> None:
+        """A new version of the same content."""
+        await self.memories.update(
+            self.caller,
+            memory.store_id,
+            memory.memory_id,
+            text=None,
+            path=path,
+            expected_sha256=None,
+            with_content=False,
+        )
+
     async def delete(self, memory: Written) -> None:
         """Delete a memory; its versions stay."""
         await self.memories.delete(self.caller, memory.store_id, memory.memory_id, expected_sha256=None)
@@ -147,6 +159,13 @@ class Parts:
         found = await self.memories.retrieve(self.caller, memory.store_id, memory.memory_id, with_content=True)
         assert found.content is not None
         return found.content.decode()
+
+    async def list_contents(self, store_id: str) -> list[str]:
+        """The contents of all memories, by path."""
+        listing = Listing("/", 0, with_content=True, limit=20)
+        found, _ = await self.memories.list_page(self.caller, store_id, listing, None)
+        contents = [entry.content for entry in found if isinstance(entry, Found)]
+        return [content.decode() for content in contents if content is not None]
 
     async def create_past(self, content: str, *, path: str = "/memory.md", store_id: str | None = None) -> Written:
         """A version that may be redacted: its memory has a newer one by now."""

@@ -17,11 +17,11 @@ class Listing:
     """How a page is built. The query brings one row more than a page has, to show if another page follows."""
 
     limit: int
-    blob_directory: str | None = None
-    """With content, which is read from here and kept; None: the basic view."""
+    files: Mapping[str, str] | None = None
+    """With content: the file of each digest, which is read once and kept. None: the basic view."""
     prefix_length: int | None = None
     """With `depth=1`: a row whose path has a slash after so many characters stands for a directory."""
-    _contents: dict[tuple[str, bytes], str] = field(default_factory=dict)
+    _contents: dict[str, str] = field(default_factory=dict)
 
     def body(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
         """The JSON text of one page."""
@@ -36,24 +36,22 @@ class Listing:
             slash = row["path"].find("/", self.prefix_length)
             if slash >= 0:
                 return {"type": "memory_prefix", "path": row["path"][: slash + 1]}
-        sha256 = row["content_sha256"]
+        sha256 = row["content_sha256"].hex()
         return {
             "id": row["id"],
             "type": "memory",
             "memory_store_id": row["store_id"],
             "memory_version_id": row["version_id"],
             "path": row["path"],
-            "content": None if self.blob_directory is None else self._content(row["store_id"], sha256),
+            "content": None if self.files is None else self._content(self.files, sha256),
             "content_size_bytes": row["content_size"],
-            "content_sha256": sha256.hex(),
+            "content_sha256": sha256,
             "created_at": _EPOCH + timedelta(microseconds=row["created_at"]),
             "updated_at": _EPOCH + timedelta(microseconds=row["updated_at"]),
         }
 
-    def _content(self, store_id: str, sha256: bytes) -> str:
-        content = self._contents.get((store_id, sha256))
+    def _content(self, files: Mapping[str, str], sha256: str) -> str:
+        content = self._contents.get(sha256)
         if content is None:
-            name = sha256.hex()
-            file = Path(self.blob_directory or "", store_id, name[:2], name)
-            content = self._contents[store_id, sha256] = file.read_text()
+            content = self._contents[sha256] = Path(files[sha256]).read_text()
         return content

@@ -1,0 +1,288 @@
+"""fsck finds each kind of damage, mends what can be mended, and raises no false alarm."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+
+import anthropic
+import pytest
+
+from app.storage.fsck import Finding, Fsck
+from tests.storage.interrupted import InterruptedBlobs
+from tests.storage.outside import digest, key, outside
+from tests.storage.parts import Parts, Written
+from tests.support.backends import Backend
+from tests.support.servers import Server, run_cli, serve
+
+pytestmark = pytest.mark.anyio
+
+
+def kinds(findings: list[Finding]) -> list[str]:
+    return sorted(finding.kind for finding in findings)
+
+
+def home(version: Written) -> str:
+    return key(version.store_id, version.sha256)
+
+
+async def moved(parts: Parts, content: str = "content") -> Written:
+    """A memory whose content is in the blob store."""
+    memory = await parts.create(await parts.store(), content)
+    await parts.move_all()
+    return memory
+
+
+async def test_a_sound_service_is_clean_with_staged_moved_condemned_and_erased_contents(parts: Parts) -> None:
+    past = await parts.create_past("moved, then erased")
+    await parts.move_all()
+    await parts.redact(past)
+    await parts.create(past.store_id, "staged", "/staged.md")
+    deleted = await parts.create(past.store_id, "deleted", "/deleted.md")
+    await parts.delete(deleted)
+    gone = await moved(parts)
+    await parts.stores.delete(parts.caller, gone.store_id)
+    assert await parts.check() == []
+
+
+async def test_a_store_whose_contents_are_all_staged_is_clean(parts: Parts) -> None:
+    await parts.create(await parts.store(), "staged")
+    assert await parts.check() == []
+
+
+async def test_a_missing_blob_is_found_and_named(parts: Parts) -> None:
+    memory = await moved(parts)
+    parts.outside.blobs.remove(home(memory))
+    (finding,) = await parts.check()
+    assert (finding.kind, finding.store_id) == ("missing_content", memory.store_id)
+    assert memory.version_id in finding.detail
+    assert memory.sha256 in finding.detail
+
+
+async def test_a_missing_blob_is_found_once_for_each_version_that_needs_it(parts: Parts) -> None:
+    memory = await moved(parts)
+    again = await parts.create(memory.store_id, memory.content, "/again.md")
+    await parts.move_all()
+    parts.outside.blobs.remove(home(memory))
+    findings = await parts.check()
+    assert kinds(findings) == ["missing_content", "missing_content"]
+    named = " ".join(finding.detail for finding in findings)
+    assert memory.version_id in named
+    assert again.version_id in named
+
+
+async def test_the_missing_blob_of_an_old_version_is_found(parts: Parts) -> None:
+    past = await parts.create_past("past")
+    await parts.move_all()
+    parts.outside.blobs.remove(home(past))
+    assert kinds(await parts.check()) == ["missing_content"]
+
+
+@pytest.mark.parametrize("damaged", [b"Content", b"conten", b"content.", b""])
+async def test_a_blob_with_other_bytes_is_found(parts: Parts, damaged: bytes) -> None:
+    memory = await moved(parts)
+    parts.outside.blobs.write(home(memory), damaged)
+    (finding,) = await parts.check()
+    assert (finding.kind, finding.store_id) == ("corrupt_blob", memory.store_id)
+
+
+async def test_a_stage_row_with_other_bytes_is_found(parts: Parts) -> None:
+    memory = await parts.create(await parts.store(), "content")
+    parts.outside.rows.execute(f"UPDATE staged_contents SET content = {parts.outside.rows.literal('00ff')}")
+    (finding,) = await parts.check()
+    assert (finding.kind, finding.store_id) == ("corrupt_blob", memory.store_id)
+
+
+async def test_an_orphaned_blob_is_found_and_removed_by_a_repair(parts: Parts) -> None:
+    memory = await moved(parts)
+    parts.outside.blobs.write(key(memory.store_id, digest("orphan")), b"orphan")
+    assert kinds(await parts.check()) == ["orphaned_blob"]
+    (finding,) = await parts.check(repair=True)
+    assert finding.repaired
+    assert parts.outside.blobs_of(memory.store_id) == {memory.sha256}
+    assert await parts.check() == []
+
+
+@pytest.mark.parametrize("counter", ["memory_count", "total_bytes"])
+@pytest.mark.parametrize("drift", [1, -1])
+async def test_a_stores_counter_that_drifted_is_found_and_counted_anew_by_a_repair(
+    parts: Parts, counter: str, drift: int
+) -> None:
+    memory = await moved(parts)
+    parts.outside.rows.execute(f"UPDATE memory_stores SET {counter} = {counter} + {drift}")
+    (finding,) = await parts.check()
+    assert (finding.kind, finding.store_id, finding.repaired) == ("wrong_counter", memory.store_id, False)
+    assert counter in finding.detail
+    (finding,) = await parts.check(repair=True)
+    assert finding.repaired
+    assert await parts.check() == []
+    counters = parts.outside.rows.execute("SELECT memory_count, total_bytes FROM memory_stores")
+    assert counters == [("1", str(len("content")))]
+
+
+async def test_a_sequence_number_that_would_be_used_again_is_found_and_mended(parts: Parts) -> None:
+    memory = await moved(parts)
+    parts.outside.rows.execute("UPDATE memory_stores SET last_seq = 0")
+    assert kinds(await parts.check(repair=True)) == ["wrong_counter"]
+    assert await parts.check() == []
+    await parts.update(memory, "after the repair")
+
+
+async def test_a_workspaces_counter_that_drifted_is_found_and_counted_anew_by_a_repair(parts: Parts) -> None:
+    await parts.store()
+    deleted = await parts.store()
+    await parts.stores.delete(parts.caller, deleted)
+    parts.outside.rows.execute("UPDATE workspaces SET store_count = store_count + 5")
+    (finding,) = await parts.check()
+    assert finding.kind == "wrong_counter"
+    assert parts.caller.workspace_id in finding.detail
+    (finding,) = await parts.check(repair=True)
+    assert finding.repaired
+    assert await parts.check() == []
+    assert parts.outside.rows.execute("SELECT store_count FROM workspaces") == [("1",)]
+
+
+HEADS: dict[str, Callable[[Parts, Written], str]] = {
+    "head version is not there": lambda parts, memory: "UPDATE memories SET version_id = 'memver_gone'",
+    "head has another path": lambda parts, memory: "UPDATE memories SET path = '/elsewhere.md'",
+    "head has another digest": lambda parts, memory: (
+        f"UPDATE memories SET content_sha256 = {parts.outside.rows.literal(digest('other'))}"
+    ),
+    "head has another size": lambda parts, memory: (
+        "UPDATE memory_versions SET content_size = content_size + 1"
+    ),
+    "head is of another memory": lambda parts, memory: "UPDATE memory_versions SET memory_id = 'mem_other'",
+}
+
+
+@pytest.mark.parametrize("damage", HEADS.values(), ids=HEADS)
+async def test_a_broken_head_is_found_and_named(parts: Parts, damage: Callable[[Parts, Written], str]) -> None:
+    memory = await moved(parts)
+    parts.outside.rows.execute(damage(parts, memory))
+    (finding,) = await parts.check()
+    assert (finding.kind, finding.store_id) == ("broken_head", memory.store_id)
+    assert memory.memory_id in finding.detail
+
+
+async def test_what_a_repair_can_not_mend_it_does_not_call_mended(parts: Parts) -> None:
+    memory = await moved(parts)
+    parts.outside.blobs.remove(home(memory))
+    broken = await moved(parts, "broken")
+    parts.outside.rows.execute(f"UPDATE memories SET path = '/x' WHERE id = '{broken.memory_id}'")
+    for _ in range(2):
+        findings = await parts.check(repair=True)
+        assert kinds(findings) == ["broken_head", "missing_content"]
+        assert not any(finding.repaired for finding in findings)
+
+
+async def test_versions_erased_during_the_check_are_no_findings_even_when_more_are_erased_during_the_second_look(
+    parts: Parts,
+) -> None:
+    one, other = await parts.create_past("one"), await parts.create_past("other")
+    other = await parts.create(one.store_id, "other", "/other.md")
+    await parts.update(other, "after other")
+    await parts.move_all()
+    busy = InterruptedBlobs(parts.blobs)
+
+    async def erase(version: Written) -> None:
+        await parts.redact(version)
+        await parts.collector().collect()
+
+    async def erase_one_and_later_the_other() -> None:
+        await erase(one)
+        busy.before_get = lambda: erase(other)
+
+    busy.before_get = erase_one_and_later_the_other
+    assert await Fsck(parts.storage.database, busy).run(repair=False) == []
+
+
+async def test_a_check_of_many_stores_and_versions_looks_at_all_of_them(parts: Parts) -> None:
+    crowded = await parts.store()
+    memory = await parts.create(crowded, "0")
+    for number in range(1, 1200):
+        memory = await parts.update(memory, str(number))
+    await parts.move_all()
+    last = memory
+    parts.outside.blobs.remove(home(last))
+    assert kinds(await parts.check()) == ["missing_content"]
+
+
+@pytest.fixture(scope="module")
+def own_server(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose data a test may damage, and that has no cache to hide it."""
+    with serve(backend.environment(tmp_path_factory.mktemp("fsck")), settings={"MEMSTORE_CACHE_BYTES": "0"}) as server:
+        yield server
+
+
+def test_fsck_on_a_busy_service_reports_nothing_false(own_server: Server) -> None:
+    is_over = threading.Event()
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        with own_server.client(max_retries=0) as client:
+            memories, versions = client.beta.memory_stores.memories, client.beta.memory_stores.memory_versions
+            store = client.beta.memory_stores.create(name=f"busy {number}")
+            turn = 0
+            while not is_over.is_set():
+                turn += 1
+                memory = memories.create(store.id, path=f"/{turn}.md", content=f"first {turn}")
+                memories.update(memory.id, memory_store_id=store.id, content=f"second {turn}")
+                versions.redact(memory.memory_version_id, memory_store_id=store.id)
+                if turn % 3:
+                    memories.delete(memory.id, memory_store_id=store.id)
+                short = client.beta.memory_stores.create(name="short-lived")
+                memories.create(short.id, path="/memory.md", content=f"short {turn}")
+                client.beta.memory_stores.delete(short.id)
+
+    def guarded(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=guarded, args=(number,)) for number in range(3)]
+    for worker in workers:
+        worker.start()
+    try:
+        reports = [json.loads(own_server.cli("fsck", "--json", check=False).stdout) for _ in range(4)]
+    finally:
+        is_over.set()
+        for worker in workers:
+            worker.join()
+    assert reports == [{"ok": True, "findings": []}] * len(reports)
+    assert failures == []
+
+
+def test_the_command_ends_with_1_when_it_found_something_and_prints_json(own_server: Server) -> None:
+    with outside(own_server.environment) as view, own_server.client(max_retries=0) as client:
+        assert own_server.cli("fsck").stdout == "clean\n"
+        store = client.beta.memory_stores.create(name="damaged")
+        memory = client.beta.memory_stores.memories.create(store.id, path="/memory.md", content="content")
+        view.wait_until_moved()
+        view.blobs.write(key(store.id, digest("orphan")), b"orphan")
+        view.rows.execute(f"UPDATE memory_stores SET total_bytes = 1 WHERE id = '{store.id}'")
+
+        found = own_server.cli("fsck", "--json", check=False)
+        assert found.returncode == 1
+        report = json.loads(found.stdout)
+        assert report["ok"] is False
+        assert {finding["kind"] for finding in report["findings"]} == {"orphaned_blob", "wrong_counter"}
+        for finding in report["findings"]:
+            assert finding["store_id"] == store.id
+            assert finding["repaired"] is False
+        plain = own_server.cli("fsck", check=False)
+        assert plain.returncode == 1
+        assert "total_bytes is 1, counted 7" in plain.stdout
+
+        assert own_server.cli("fsck", "--repair", check=False).returncode == 1
+        assert run_cli(own_server.environment, "fsck", "--json").stdout == '{"ok": true, "findings": []}\n'
+
+        view.blobs.remove(key(store.id, digest("content")))
+        for options in (("--json",), ("--json", "--repair"), ("--json",)):
+            lost = own_server.cli("fsck", *options, check=False)
+            assert lost.returncode == 1
+            (finding,) = json.loads(lost.stdout)["findings"]
+            assert finding["kind"] == "missing_content"
+            assert memory.memory_version_id in finding["detail"]
+        with pytest.raises(anthropic.InternalServerError, match="memstore fsck"):
+            client.beta.memory_stores.memories.retrieve(memory.id, memory_store_id=store.id)
+        client.beta.memory_stores.delete(store.id)
