@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+from fsspec import available_protocols
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -105,6 +106,8 @@ class Settings(BaseSettings):
         parts = urlsplit(url)
         if not parts.scheme:
             raise ValueError("must be a URL, such as file:///var/lib/memstore/blobs or s3://bucket/prefix")
+        if parts.scheme not in available_protocols():
+            raise ValueError(f"has the scheme {parts.scheme!r}, which fsspec does not know; use file:// or s3://")
         if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
             raise ValueError("must hold an absolute path after file://, such as file:///var/lib/memstore/blobs")
         if parts.scheme == "s3" and not parts.netloc:

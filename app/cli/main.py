@@ -51,6 +51,6 @@ def main() -> None:
     """Run a command; what a person can mend is one sentence on standard error and exit status 2."""
     try:
         app()
-    except (BadSettings, MemstoreError, migrations.SchemaOutOfDate) as error:
+    except (BadSettings, MemstoreError, OSError, migrations.SchemaOutOfDate) as error:
         print(f"memstore: {error}", file=sys.stderr)
         sys.exit(2)

@@ -14,6 +14,7 @@ from uvicorn.supervisors import Multiprocess
 from app.keys.service import DEFAULT_WORKSPACE, Keys
 from app.settings import BadSettings, Settings, load
 from app.storage import migrations
+from app.storage.blobs import open_blob_store
 from app.storage.storage import make_database
 
 _SHUTDOWN_SECONDS = 15
@@ -118,6 +119,8 @@ def serve(
         migrations.upgrade(settings.database_url)
     else:
         _check_schema(settings)
+    # Opened once here, so that a place that can't be used is said in one sentence, not by every worker.
+    open_blob_store(settings.blob_url, settings.s3_endpoint_url)
     config = uvicorn.Config(
         "app.http.application:create_gateway",
         factory=True,

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
@@ -77,7 +78,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         await storage.close()
 
-    app = FastAPI(
+    # The pages behind /docs come from the package, not from a server on the Internet.
+    app = FastAPIOffline(
         title="Memstore",
         version=__version__,
         summary="Memory stores for agents: versioned, path-addressed text files.",

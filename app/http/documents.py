@@ -1,49 +1,203 @@
-"""What every route of the API says of itself in the OpenAPI document."""
+"""What the API says of itself in the OpenAPI document: parameters, refusals, and the shapes of texts.
 
-from typing import Annotated, Any
+Nothing here checks a request: the limits in a schema repeat those of `app.contract`, which refuses with better words.
+"""
 
-from fastapi import Body, Depends, Path, Query, Security
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired
+
+from fastapi import Body, Depends, Header, Path, Query, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import ConfigDict, Field, with_config
+from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
+from app.contract import ids
 from app.contract.actors import Caller
+from app.contract.limits import CONTENT_MAX_BYTES, PATH_MAX_BYTES, PATH_MAX_SEGMENTS
+from app.http.empty import EmptyBody
 
-_api_key = APIKeyHeader(name="x-api-key", auto_error=False, description="An API key.")
-_bearer = HTTPBearer(auto_error=False, description="An API key; it wins over `x-api-key`.")
+__all__ = [
+    "Absent",
+    "Body",
+    "CallerParameter",
+    "ContentDigest",
+    "ContentSize",
+    "ContentText",
+    "ErrorEnvelope",
+    "MemoryId",
+    "MemoryIdText",
+    "MemoryPath",
+    "NoBody",
+    "Query",
+    "StoreId",
+    "StoreIdText",
+    "Timestamp",
+    "VersionId",
+    "VersionIdText",
+    "answers",
+    "ignoring",
+    "shape",
+]
+
+Absent = SkipJsonSchema[None]
+"""None for a parameter that was not sent; on the wire there is no null in a query or a header."""
+
+# Texts
+
+
+def shape(**keywords: Any) -> Any:
+    """Keywords of JSON Schema for a field, for the document alone."""
+    return Field(json_schema_extra=keywords)
+
+
+def _tagged(tag: str) -> str:
+    return f"^{tag}_01[1-9A-HJ-NP-Za-km-z]{{22}}$"
+
+
+_CONTROLS = r"\u0000-\u001f\u007f-\u009f"
+_SEGMENT = rf"(?!\.{{1,2}}(/|$))[^/{_CONTROLS}\u2028\u2029]+"
+
+NO_CONTROLS = rf"^[^{_CONTROLS}]*$"
+NO_NULLS = r"^[^\u0000]*$"
+PATH_PATTERN = rf"^(/{_SEGMENT}){{1,{PATH_MAX_SEGMENTS}}}$"
+PREFIX_PATTERN = rf"^/({_SEGMENT}/){{0,{PATH_MAX_SEGMENTS}}}$"
+PATH_RULES = (
+    "Starts with `/`; 1 to 20 segments, none empty, `.` or `..`; no control or format characters; "
+    "Unicode NFC; at most 1,024 bytes of UTF-8."
+)
+
+StoreIdText = Annotated[str, shape(pattern=_tagged(ids.STORE))]
+MemoryIdText = Annotated[str, shape(pattern=_tagged(ids.MEMORY))]
+VersionIdText = Annotated[str, shape(pattern=_tagged(ids.VERSION))]
+MemoryPath = Annotated[
+    str,
+    Field(description=PATH_RULES, json_schema_extra={"maxLength": PATH_MAX_BYTES, "pattern": PATH_PATTERN}),
+]
+ContentText = Annotated[
+    str,
+    Field(
+        description="Any UTF-8 text of at most 102,400 bytes.",
+        json_schema_extra={"maxLength": CONTENT_MAX_BYTES},
+    ),
+]
+ContentSize = Annotated[int, shape(minimum=0, maximum=CONTENT_MAX_BYTES)]
+ContentDigest = Annotated[str, shape(pattern="^[0-9a-f]{64}$")]
+Timestamp = Annotated[str, shape(format="date-time", pattern="Z$")]
+
+# Parameters
+
+_api_key = APIKeyHeader(name="x-api-key", scheme_name="x-api-key", auto_error=False, description="An API key.")
+_bearer = HTTPBearer(
+    scheme_name="bearer", auto_error=False, description="An API key; it wins over `x-api-key` if both are there."
+)
 
 
 def _authenticated(
-    api_key: Annotated[str | None, Security(_api_key)], bearer: Annotated[Any, Security(_bearer)]
+    api_key: Annotated[str | None, Security(_api_key)],
+    bearer: Annotated[Any, Security(_bearer)],
+    anthropic_version: Annotated[
+        str | Absent,
+        Header(description="`2023-06-01` or `2026-10-21`. Required with `MEMSTORE_STRICT_BETA` only."),
+    ] = None,
+    anthropic_beta: Annotated[
+        str | Absent,
+        Header(description="`agent-memory-2026-07-22`. Required with `MEMSTORE_STRICT_BETA` only."),
+    ] = None,
+    anthropic_workspace_id: Annotated[
+        str | Absent,
+        Header(description="The workspace the key belongs to, as the answers' header of this name gives it."),
+    ] = None,
+    beta: Annotated[str | Absent, Query(description="Ignored; old SDKs send it.", deprecated=True)] = None,
 ) -> Caller:
     raise AssertionError("calls of the API are answered by app.http.gateway")
 
 
 CallerParameter = Annotated[Caller, Depends(_authenticated)]
-StoreId = Annotated[str, Path(description="ID of the memory store (`memstore_…`).")]
-MemoryId = Annotated[str, Path(description="ID of the memory (`mem_…`).")]
-VersionId = Annotated[str, Path(description="ID of the memory version (`memver_…`).")]
+StoreId = Annotated[
+    str,
+    Path(description="ID of the memory store.", json_schema_extra={"pattern": _tagged(ids.STORE)}),
+]
+MemoryId = Annotated[
+    str,
+    Path(description="ID of the memory.", json_schema_extra={"pattern": _tagged(ids.MEMORY)}),
+]
+VersionId = Annotated[
+    str,
+    Path(description="ID of the memory version.", json_schema_extra={"pattern": _tagged(ids.VERSION)}),
+]
+NoBody = Annotated[EmptyBody | Absent, Body()]
+"""Nothing, or `{}`."""
 
-__all__ = ["Body", "CallerParameter", "ErrorEnvelope", "MemoryId", "Query", "StoreId", "VersionId", "errors"]
+
+def ignoring(*names: str) -> dict[str, Any]:
+    """The `openapi_extra` of a route that accepts these query parameters and does nothing with them."""
+    described = [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "deprecated": True,
+            "schema": {"type": "string"},
+            "description": "Ignored; it had a meaning in an earlier version of the API.",
+        }
+        for name in names
+    ]
+    return {"x-ignored-query": list(names), "parameters": described}
 
 
-class ErrorDetail(TypedDict, total=False):
+# Answers
+
+_RequestId = Annotated[str, shape(pattern=_tagged(ids.REQUEST))]
+
+
+class ErrorDetail(TypedDict):
     """What was wrong. The two `conflicting_` fields come with `memory_path_conflict_error` only."""
 
-    type: str
+    type: Literal[
+        "invalid_request_error",
+        "authentication_error",
+        "permission_error",
+        "not_found_error",
+        "memory_path_conflict_error",
+        "memory_precondition_failed_error",
+        "request_too_large",
+        "api_error",
+        "overloaded_error",
+    ]
     message: str
-    conflicting_memory_id: str
-    conflicting_path: str
+    conflicting_memory_id: NotRequired[MemoryIdText]
+    conflicting_path: NotRequired[MemoryPath]
 
 
+@with_config(
+    ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "error",
+                    "error": {
+                        "type": "memory_path_conflict_error",
+                        "message": "path '/notes' conflicts with the memory at '/notes/customer.md': "
+                        "a path can't be used twice, and can't be both a memory and a directory",
+                        "conflicting_memory_id": "mem_011ChEGEtPoE7tx6byHfwJet",
+                        "conflicting_path": "/notes/customer.md",
+                    },
+                    "request_id": "req_011ChEGEtPoE7tx6bye3MeHW",
+                }
+            ]
+        }
+    )
+)
 class ErrorEnvelope(TypedDict):
     """Every refusal. `request_id` is the `request-id` header's value."""
 
-    type: str
+    type: Literal["error"]
     error: ErrorDetail
-    request_id: str
+    request_id: _RequestId
 
 
-_MEANINGS = {
+_MEANINGS: dict[int | str, str] = {
     400: "`invalid_request_error`: the request breaks a rule; the message says which.",
     401: "`authentication_error`: no key, an unknown or a revoked one.",
     403: "`permission_error`: the key may not do this, or `anthropic-workspace-id` names another workspace.",
@@ -53,16 +207,61 @@ _MEANINGS = {
     500: "`api_error`: a fault of the service, logged under the request's ID.",
     503: "`api_error`: the database or the blob store does not answer; `retry-after` says when to try again.",
     529: "`overloaded_error`: too much work at once; `retry-after` says when to try again.",
+    "default": "Any other refusal. With 405 `invalid_request_error`, for a method that the path does not have, "
+    "comes the header `allow`.",
 }
-_ALWAYS = (400, 401, 403, 404, 500, 503, 529)
+# Without a "default" FastAPI would promise its own 422, which no route answers.
+_ALWAYS: tuple[int | str, ...] = (400, 401, 403, 404, 500, 503, 529, "default")
+
+_REQUEST_ID = {
+    "description": "ID of this request; name it when you ask for help.",
+    "required": True,
+    "schema": {"type": "string", "pattern": _tagged(ids.REQUEST)},
+}
+_WORKSPACE_ID = {
+    "description": "The workspace of the key.",
+    "required": True,
+    "schema": {"type": "string", "pattern": _tagged(ids.WORKSPACE)},
+}
+_RETRY_AFTER = {
+    "retry-after": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}}
+}
+_OWN_HEADERS: dict[int | str, dict[str, Any]] = {
+    409: {
+        "x-should-retry": {
+            "description": "Tells the SDKs not to send the same again.",
+            "required": True,
+            "schema": {"type": "string", "const": "false"},
+        }
+    },
+    503: _RETRY_AFTER,
+    529: _RETRY_AFTER,
+    "default": {"allow": {"description": "With 405: the methods of this path.", "schema": {"type": "string"}}},
+}
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: the errors every route has, and these."""
-    described: dict[int | str, dict[str, Any]] = {}
-    for status in sorted({*_ALWAYS, *statuses}):
-        headers: dict[str, Any] = {"request-id": {"schema": {"type": "string"}}}
-        if status in (503, 529):
-            headers["retry-after"] = {"schema": {"type": "integer"}, "description": "Seconds."}
-        described[status] = {"model": ErrorEnvelope, "description": _MEANINGS[status], "headers": headers}
+def _headers(status: int | str) -> dict[str, Any]:
+    headers = {"request-id": _REQUEST_ID}
+    if status != 401:
+        # Where the look-up of the key itself fails, the workspace is not known.
+        known = isinstance(status, int) and status < 500
+        headers["anthropic-workspace-id"] = _WORKSPACE_ID | {"required": known}
+    return headers | _OWN_HEADERS.get(status, {})
+
+
+def answers(
+    *statuses: int, headers: Mapping[str, Any] | None = None, with_body: bool = True
+) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: success, the refusals that every route has, and these.
+
+    headers: further headers of success. with_body: False for HEAD.
+    """
+    described: dict[int | str, dict[str, Any]] = {
+        200: {"description": "Success.", "headers": {**_headers(200), **(headers or {})}}
+    }
+    for status in _MEANINGS:
+        if status in _ALWAYS or status in statuses:
+            described[status] = {"description": _MEANINGS[status], "headers": _headers(status)}
+            if with_body:
+                described[status]["model"] = ErrorEnvelope
     return described

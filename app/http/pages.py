@@ -9,10 +9,13 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from app.contract.limits import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, PAGE_LIMIT_MAX_FULL
+from app.http.documents import Absent, shape
 
 T = TypeVar("T")
 
 View = Literal["basic", "full"]
+
+CURSOR_PATTERN = "^page_[A-Za-z0-9_-]+$"
 
 
 class QueryModel(BaseModel):
@@ -33,7 +36,9 @@ def _require(pattern: str, wanted: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-WholeNumber = Annotated[int, _require(r"-?[0-9]{1,9}", "a whole number")]
+WHOLE_NUMBER = _require(r"-?[0-9]{1,9}", "a whole number")
+"""Comes after the bounds in an `Annotated`: before them it would keep them out of the OpenAPI document."""
+
 Flag = Annotated[bool, _require("true|false", "true or false")]
 Moment = Annotated[datetime, _require(r"\d{4}-\d\d-\d\d.*", "a time in RFC 3339, such as 2026-11-20T12:00:00Z")]
 
@@ -41,10 +46,14 @@ Moment = Annotated[datetime, _require(r"\d{4}-\d\d-\d\d.*", "a time in RFC 3339,
 class PageQuery(QueryModel):
     """`limit` and `page`, as on every listing."""
 
-    limit: Annotated[WholeNumber, Field(ge=1, le=PAGE_LIMIT_MAX)] = Field(
+    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT_MAX), WHOLE_NUMBER] = Field(
         PAGE_LIMIT_DEFAULT, description="Items per page."
     )
-    page: str | None = Field(None, description="The `next_page` of the page before; the filters must be the same.")
+    page: str | Absent = Field(
+        None,
+        description="The `next_page` of the page before; the filters must be the same.",
+        json_schema_extra={"pattern": CURSOR_PATTERN},
+    )
 
 
 class ViewedPageQuery(PageQuery):
@@ -64,10 +73,10 @@ class ViewedPageQuery(PageQuery):
 class CreatedRange(QueryModel):
     """Inclusive bounds on `created_at`."""
 
-    created_at_gte: Moment | None = Field(
+    created_at_gte: Moment | Absent = Field(
         None, alias="created_at[gte]", description="Created at or after this time (RFC 3339)."
     )
-    created_at_lte: Moment | None = Field(
+    created_at_lte: Moment | Absent = Field(
         None, alias="created_at[lte]", description="Created at or before this time (RFC 3339)."
     )
 
@@ -75,5 +84,5 @@ class CreatedRange(QueryModel):
 class Page(TypedDict, Generic[T]):
     """One page. `next_page` is null on the last one."""
 
-    data: list[T]
-    next_page: str | None
+    data: Annotated[list[T], shape(maxItems=PAGE_LIMIT_MAX)]
+    next_page: Annotated[str, shape(pattern=CURSOR_PATTERN)] | None

@@ -1,11 +1,11 @@
 """Routes of memories."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from app.http.binding import Reply
-from app.http.documents import Body, CallerParameter, MemoryId, Query, StoreId, errors
+from app.http.documents import Body, CallerParameter, MemoryId, Query, StoreId, answers, ignoring
 from app.http.pages import Page
 from app.http.services import service
 from app.memories import wire
@@ -15,12 +15,16 @@ router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}/memories", tags=[
 
 MemoriesService = Annotated[Memories, service(Memories)]
 
-_ETAG: dict[int | str, dict[str, Any]] = {
-    200: {"headers": {"etag": {"schema": {"type": "string"}, "description": "The content's SHA-256, in quotes."}}}
+_ETAG = {
+    "etag": {
+        "description": "The content's SHA-256, in double quotes.",
+        "required": True,
+        "schema": {"type": "string", "pattern": '^"[0-9a-f]{64}"$'},
+    }
 }
 
 
-@router.post("", response_model=wire.Memory, responses=errors(409, 413))
+@router.post("", response_model=wire.Memory, responses=answers(409, 413))
 async def create_memory(
     caller: CallerParameter,
     memories: MemoriesService,
@@ -36,8 +40,8 @@ async def create_memory(
 @router.get(
     "",
     response_model=Page[wire.Memory | wire.MemoryPrefix],
-    responses=errors(),
-    openapi_extra={"x-ignored-query": ["order", "order_by"]},
+    responses=answers(),
+    openapi_extra=ignoring("order", "order_by"),
 )
 async def list_memories(
     caller: CallerParameter,
@@ -51,7 +55,7 @@ async def list_memories(
     return {"data": [wire.item(entry, query.view) for entry in entries], "next_page": next_page}
 
 
-@router.get("/{memory_id}", response_model=wire.Memory, responses=errors() | _ETAG)
+@router.get("/{memory_id}", response_model=wire.Memory, responses=answers(headers=_ETAG))
 async def retrieve_memory(
     caller: CallerParameter,
     memories: MemoriesService,
@@ -65,7 +69,12 @@ async def retrieve_memory(
     return Reply(wire.memory(found, query.view), wire.etag(found))
 
 
-@router.head("/{memory_id}", responses=errors() | _ETAG)
+@router.head(
+    "/{memory_id}",
+    response_model=None,
+    response_class=Response,
+    responses=answers(headers=_ETAG, with_body=False),
+)
 async def head_memory(
     caller: CallerParameter,
     memories: MemoriesService,
@@ -78,7 +87,7 @@ async def head_memory(
     return Reply(wire.memory(found, query.view), wire.etag(found))
 
 
-@router.post("/{memory_id}", response_model=wire.Memory, responses=errors(409, 413))
+@router.post("/{memory_id}", response_model=wire.Memory, responses=answers(409, 413))
 async def update_memory(
     caller: CallerParameter,
     memories: MemoriesService,
@@ -101,7 +110,7 @@ async def update_memory(
     return wire.memory(found, query.view)
 
 
-@router.delete("/{memory_id}", response_model=wire.DeletedMemory, responses=errors(409))
+@router.delete("/{memory_id}", response_model=wire.DeletedMemory, responses=answers(409))
 async def delete_memory(
     caller: CallerParameter,
     memories: MemoriesService,

@@ -1,60 +1,74 @@
 """Shapes of memories on the wire (contract, 2)."""
 
+import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, with_config
+from pydantic.config import JsonDict
 from typing_extensions import TypedDict
 
 from app.contract import clock
-from app.contract.limits import CONTENT_MAX_BYTES, PATH_MAX_BYTES
-from app.http.pages import QueryModel, View, ViewedPageQuery, WholeNumber
+from app.contract.limits import PATH_MAX_BYTES
+from app.http.documents import (
+    PREFIX_PATTERN,
+    Absent,
+    ContentDigest,
+    ContentSize,
+    ContentText,
+    MemoryIdText,
+    MemoryPath,
+    StoreIdText,
+    Timestamp,
+    VersionIdText,
+    shape,
+)
+from app.http.pages import WHOLE_NUMBER, QueryModel, View, ViewedPageQuery
 from app.memories.service import Directory, Found
 
+_EXAMPLE_TEXT = "# Preferences\n\n- Answers in metric units.\n- Writes to the customer in Portuguese.\n"
+_EXAMPLE_SHA256 = hashlib.sha256(_EXAMPLE_TEXT.encode()).hexdigest()
+_EXAMPLE: JsonDict = {
+    "id": "mem_011ChEGEtPoE7tx6byHfwJet",
+    "type": "memory",
+    "memory_store_id": "memstore_011ChEGEtPoE7tx6byHfPSXa",
+    "memory_version_id": "memver_011ChEGEtPoE7tx6byTqJqXn",
+    "path": "/customers/lisboa.md",
+    "content": _EXAMPLE_TEXT,
+    "content_size_bytes": len(_EXAMPLE_TEXT.encode()),
+    "content_sha256": _EXAMPLE_SHA256,
+    "created_at": "2026-11-20T09:00:00.000000Z",
+    "updated_at": "2026-11-20T09:30:00.000000Z",
+}
 
+
+@with_config(ConfigDict(json_schema_extra={"examples": [_EXAMPLE]}))
 class Memory(TypedDict):
     """A text at a path. `content` is null with `view=basic`; size and digest are of its UTF-8 bytes."""
 
-    id: str
+    id: MemoryIdText
     type: Literal["memory"]
-    memory_store_id: str
-    memory_version_id: str
-    path: str
-    content: str | None
-    content_size_bytes: int
-    content_sha256: str
-    created_at: str
-    updated_at: str
+    memory_store_id: StoreIdText
+    memory_version_id: VersionIdText
+    path: MemoryPath
+    content: ContentText | None
+    content_size_bytes: ContentSize
+    content_sha256: ContentDigest
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class MemoryPrefix(TypedDict):
     """A directory in a listing with `depth=1`; its `path` ends with `/` and can be listed as `path_prefix`."""
 
     type: Literal["memory_prefix"]
-    path: str
+    path: Annotated[str, shape(pattern=PREFIX_PATTERN, examples=["/customers/"])]
 
 
 class DeletedMemory(TypedDict):
     """What is left of a deleted memory; its versions stay."""
 
-    id: str
+    id: MemoryIdText
     type: Literal["memory_deleted"]
-
-
-_Path = Annotated[
-    str,
-    Field(
-        description="Starts with `/`; 1 to 20 segments, none empty, `.` or `..`; no control or format characters; "
-        "Unicode NFC; at most 1,024 bytes of UTF-8.",
-        json_schema_extra={"minLength": 2, "maxLength": PATH_MAX_BYTES},
-    ),
-]
-_Text = Annotated[
-    str,
-    Field(
-        description="Any UTF-8 text of at most 102,400 bytes.",
-        json_schema_extra={"maxLength": CONTENT_MAX_BYTES},
-    ),
-]
 
 
 class CreateMemory(BaseModel):
@@ -62,8 +76,8 @@ class CreateMemory(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    path: _Path
-    content: _Text
+    path: MemoryPath = Field(examples=["/customers/lisboa.md"])
+    content: ContentText = Field(examples=[_EXAMPLE_TEXT])
 
 
 class ContentPrecondition(BaseModel):
@@ -72,18 +86,25 @@ class ContentPrecondition(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["content_sha256"]
-    content_sha256: str = Field(
-        description="64 lower-case hexadecimal characters.", json_schema_extra={"pattern": "^[0-9a-f]{64}$"}
+    content_sha256: ContentDigest = Field(
+        description="64 lower-case hexadecimal characters.", examples=[_EXAMPLE_SHA256]
     )
 
 
 class UpdateMemory(BaseModel):
     """Body of an update: at least one of `content` and `path`; null is as absent."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "if": {"properties": {"content": {"type": "null"}}},
+            "then": {"required": ["path"], "properties": {"path": {"type": "string"}}},
+        },
+    )
 
-    content: _Text | None = None
-    path: _Path | None = None
+    content: ContentText | None = Field(None, examples=["# Preferences\n"])
+    path: MemoryPath | None = Field(None, examples=["/customers/porto.md"])
     precondition: ContentPrecondition | None = None
 
 
@@ -102,18 +123,21 @@ class FullViewQuery(QueryModel):
 class DeleteQuery(QueryModel):
     """Condition of a deletion."""
 
-    expected_content_sha256: str | None = Field(
+    expected_content_sha256: ContentDigest | Absent = Field(
         None,
         description="Delete only if the current content has this digest (64 lower-case hexadecimal characters).",
-        json_schema_extra={"pattern": "^[0-9a-f]{64}$"},
     )
 
 
 class ListMemories(ViewedPageQuery):
     """Query of a listing."""
 
-    path_prefix: str = Field("/", description="Only memories below this directory; starts and ends with `/`.")
-    depth: Annotated[WholeNumber, Field(ge=0, le=1)] = Field(
+    path_prefix: str = Field(
+        "/",
+        description="Only memories below this directory; starts and ends with `/`, and follows the rules of paths.",
+        json_schema_extra={"maxLength": PATH_MAX_BYTES + 1, "pattern": PREFIX_PATTERN},
+    )
+    depth: Annotated[int, Field(ge=0, le=1), WHOLE_NUMBER] = Field(
         0, description="0 lists everything below the prefix; 1 its direct children, deeper ones as prefixes."
     )
 

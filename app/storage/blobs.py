@@ -112,15 +112,12 @@ class BlobStore:
     async def owner(self, candidate: str) -> str:
         """The ID of the installation that this place belongs to: the first one that asked."""
         path = f"{self._root}/{_OWNER_MARK}"
+        # A bucket that does not exist looks like a mark that does not; only the write tells them apart.
         (owner,) = await self._read_many([path])
         if owner is None:
             await self._write_many([(path, candidate.encode())])
             (owner,) = await self._read_many([path])
         return (owner or b"").decode()
-
-    async def ping(self) -> None:
-        """Ask the store for something, to see that it answers."""
-        await self.get_many([("ping", bytes(32))])
 
     async def close(self) -> None:
         """Wait for the threads that still write."""

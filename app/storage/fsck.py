@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from app.storage.blobs import BlobInfo, BlobStore
 from app.storage.collector import LOCK_STORE, Collector
 from app.storage.database import Database, Row, Transaction
-from app.storage.orphans import Orphans, SharedBlobStore
+from app.storage.installation import SharedBlobStore
+from app.storage.orphans import Orphans
 from app.storage.statements import Statement
 
 _BATCH = 500

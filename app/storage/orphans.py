@@ -2,13 +2,12 @@
 
 import time
 
-from app.contract.errors import MemstoreError
 from app.storage.blobs import BlobInfo, BlobStore
 from app.storage.collector import LOCK_STORE, condemn_unless_referenced
 from app.storage.database import Database, Transaction
+from app.storage.installation import Ownership
 from app.storage.statements import Statement
 
-_INSTALLATION = Statement("SELECT id FROM installation")
 _KNOWN = Statement(
     """
     SELECT content_sha256 FROM memory_versions WHERE store_id = :store_id AND content_sha256 IS NOT NULL
@@ -20,16 +19,13 @@ _KNOWN = Statement(
 )
 
 
-class SharedBlobStore(MemstoreError):
-    """The blob store holds another installation's blobs too; what is an orphan there can't be told."""
-
-
 class Orphans:
     """Finds orphaned blobs older than `grace_seconds` and condemns them."""
 
     def __init__(self, database: Database, blobs: BlobStore, *, grace_seconds: float) -> None:
         self._database = database
         self._blobs = blobs
+        self._ownership = Ownership(database, blobs)
         self._grace_seconds = grace_seconds
 
     async def condemn_all(self) -> int:
@@ -42,7 +38,7 @@ class Orphans:
         Raises:
             SharedBlobStore: another installation uses the same place.
         """
-        await self._require_own_place()
+        await self._ownership.check()
         found = []
         for store_id in await self._blobs.list_store_ids():
             blobs = [blob for blob in await self._blobs.list_store(store_id) if self._is_old(blob)]
@@ -61,14 +57,6 @@ class Orphans:
             return await condemn_unless_referenced(transaction, blob.store_id, blob.sha256)
 
         return await self._database.transact(work, store_id=blob.store_id)
-
-    async def _require_own_place(self) -> None:
-        row = await self._database.fetch_one(_INSTALLATION, {})
-        if row is None or await self._blobs.owner(row["id"]) != row["id"]:
-            raise SharedBlobStore(
-                "the blob store belongs to another installation, so orphaned blobs are not looked for; "
-                "give each installation a bucket, prefix or directory of its own"
-            )
 
     def _is_old(self, blob: BlobInfo) -> bool:
         return blob.modified is None or time.time() - blob.modified >= self._grace_seconds

@@ -121,8 +121,8 @@ class PostgresDatabase:
                 timeout=_ACQUIRE_SECONDS,
                 server_settings={"application_name": "memstore"},
             )
-        except _NOT_THERE as error:
-            raise Unavailable(f"the database does not answer: {error}") from error
+        except (*_NOT_THERE, asyncpg.PostgresError) as error:
+            raise Unavailable(f"the database can't be used: {error}") from error
 
     async def close(self) -> None:
         try:

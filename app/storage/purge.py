@@ -52,13 +52,13 @@ class Purger:
         return purged
 
     async def _purge_store(self, store_id: str) -> None:
-        # The stage goes first: a mover that is putting one of its contents then finds the row gone, and condemns
-        # the blob. Condemned rows stay, since what they stand for may be put after the blobs are removed here.
+        # Stage and versions go before the blobs: a mover that puts a blob after these are removed then finds its
+        # stage row and every version gone, and condemns it.
         await self._execute(_UNSTAGE, store_id)
-        await self._blobs.remove_store(store_id)
         for part in _PARTS:
             while await self._execute(part, store_id) == _BATCH:
                 pass
+        await self._blobs.remove_store(store_id)
         await self._execute(_FORGET, store_id)
 
     async def _execute(self, statement: Statement, store_id: str) -> int:

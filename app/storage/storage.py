@@ -9,6 +9,7 @@ from app.storage.blobs import BlobStore, open_blob_store
 from app.storage.collector import Collector
 from app.storage.contents import ContentCache, Contents
 from app.storage.database import Database
+from app.storage.installation import Ownership
 from app.storage.mover import Mover
 from app.storage.orphans import Orphans
 from app.storage.postgres import PostgresDatabase
@@ -59,6 +60,7 @@ class Storage:
         await self.database.open()
         self.blobs: BlobStore = open_blob_store(options.blob_url, options.s3_endpoint_url)
         self.contents = Contents(self.blobs, ContentCache(options.cache_bytes))
+        self.ownership = Ownership(self.database, self.blobs)
         self.mover = Mover(self.database, self.blobs)
         self.sweeper = Sweeper(
             self.database,

@@ -14,10 +14,11 @@ from app.contract import clock
 from app.contract.errors import Unavailable
 from app.storage.collector import Collector
 from app.storage.database import Database
+from app.storage.installation import SharedBlobStore
 from app.storage.leases import Lease
 from app.storage.metrics import STAGED, STAGED_AGE
 from app.storage.mover import Mover
-from app.storage.orphans import Orphans, SharedBlobStore
+from app.storage.orphans import Orphans
 from app.storage.purge import Purger
 from app.storage.retention import Retention
 from app.storage.statements import Statement

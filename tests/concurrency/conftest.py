@@ -1,12 +1,14 @@
 """Fleets: server processes that share a database, of which every test here has more than one."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from app.storage import migrations
 from tests.concurrency.fleet import Fleet, start_fleet
 from tests.concurrency.limits import FLEET_LIMITS
+from tests.storage.parts import Parts, opened, options
 from tests.support.backends import Backend
 
 HERE = Path(__file__).parent
@@ -21,8 +23,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop that tests which are coroutines run in."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def fleet(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Two servers, one of them with two workers: three processes. Their limits are small enough to be reached."""
     environment = backend.environment(tmp_path_factory.mktemp("fleet"))
     with start_fleet(environment, 2, 1, **FLEET_LIMITS) as fleet:
         yield fleet
+
+
+@pytest.fixture
+def environment(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An empty, migrated service for the test itself to open; the AWS variables are this process's too."""
+    environment = backend.environment(tmp_path)
+    migrations.upgrade(options(environment).database_url)
+    for name, value in environment.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    return environment
+
+
+@pytest.fixture
+async def parts(environment: dict[str, str]) -> AsyncIterator[Parts]:
+    """The storage, opened in the test's own event loop."""
+    async with opened(environment) as parts:
+        yield parts

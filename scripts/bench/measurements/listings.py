@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 from app.memories import queries
-from app.storage.statements import Statement
 from scripts.bench import answers
 from scripts.bench.bench import Bench
 from scripts.bench.contest import Side
@@ -23,16 +22,7 @@ _BASIC_PAGE = 100
 _INFORMATION = Goal()
 
 
-def _page_row(
-    bench: Bench,
-    product: Product,
-    what: str,
-    statement: Statement,
-    query: str,
-    limit: int,
-    settings: dict[str, Any],
-) -> Row:
-    plan = answers.listing(product, statement, query, limit=limit, settings=settings)
+def _row(bench: Bench, product: Product, what: str, plan: dict[str, Any]) -> Row:
     file = bench.write_plan("list.json", plan)
     paths = bench.write_lines("list.paths", plan["answers"])
     with bench.bound_server("bare_postgres", file) as port:
@@ -40,38 +30,30 @@ def _page_row(
             Side(lambda: bench.wrk(product.target(paths), cpus=bench.cores.rest, clients=_CLIENTS)),
             Side(lambda: bench.wrk(Target(port, paths), cpus=bench.cores.rest, clients=_CLIENTS)),
         )
-    return row_of_rates(
-        f"{what} of 10,000, {_CLIENTS} clients, PostgreSQL; bare ASGI + asyncpg + orjson",
-        outcome,
-        _INFORMATION,
-    )
+    what = f"{what} of 10,000, {_CLIENTS} clients, PostgreSQL; bare ASGI + asyncpg + orjson"
+    return row_of_rates(what, outcome, _INFORMATION)
+
+
+def _full_pages(product: Product) -> dict[str, Any]:
+    return answers.listing(product, queries.LIST_WITH_CONTENT, f"limit={_FULL_PAGE}&view=full", limit=_FULL_PAGE)
 
 
 def pages(bench: Bench) -> list[Row]:
     """Pages of all places of the listing in turn; content is cached on both sides."""
     installation = install(bench.new_path("lists"), _LARGE, database=bench.new_database("lists"))
-    blobs = {"blob_directory": str(installation.blob_directory)}
     with bench.postgres_on(bench.cores.rest), serve(installation, cpus=bench.cores.server) as product:
+        basic = answers.listing(product, queries.LIST, f"limit={_BASIC_PAGE}", limit=_BASIC_PAGE)
+        children = answers.listing(
+            product,
+            queries.LIST_CHILDREN,
+            f"limit={_BASIC_PAGE}&depth=1",
+            limit=_BASIC_PAGE,
+            prefix_length=len("/"),
+        )
         return [
-            _page_row(bench, product, "list 100 basic", queries.LIST, f"limit={_BASIC_PAGE}", _BASIC_PAGE, {}),
-            _page_row(
-                bench,
-                product,
-                "list 20 full",
-                queries.LIST_WITH_CONTENT,
-                f"limit={_FULL_PAGE}&view=full",
-                _FULL_PAGE,
-                blobs,
-            ),
-            _page_row(
-                bench,
-                product,
-                "list depth=1, 100 directories",
-                queries.LIST_CHILDREN,
-                f"limit={_BASIC_PAGE}&depth=1",
-                _BASIC_PAGE,
-                {"prefix_length": 1},
-            ),
+            _row(bench, product, "list 100 basic", basic),
+            _row(bench, product, "list 20 full", _full_pages(product)),
+            _row(bench, product, "list depth=1, 100 directories", children),
         ]
 
 
@@ -88,13 +70,7 @@ def cold_download(bench: Bench) -> list[Row]:
     """Page after page on one connection, from servers just started; the files are in the page cache."""
     installation = install(bench.new_path("download"), _DOWNLOADED, database=bench.new_database("download"))
     with serve(installation, cpus=bench.cores.server) as product:
-        plan = answers.listing(
-            product,
-            queries.LIST_WITH_CONTENT,
-            f"limit={_FULL_PAGE}&view=full",
-            limit=_FULL_PAGE,
-            settings={"blob_directory": str(installation.blob_directory)},
-        )
+        plan = _full_pages(product)
     urls = list(plan["answers"])
     file = bench.write_plan("download.json", plan)
 
