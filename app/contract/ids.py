@@ -5,7 +5,7 @@ millisecond and count upwards within it, so that IDs made by one process sort in
 The base58 alphabet is in ASCII order, therefore the text sorts as the number does.
 """
 
-import secrets
+import random
 import threading
 import time
 
@@ -25,6 +25,7 @@ BOOTSTRAP_API_KEY_ID = "apikey_01".ljust(22, "1") + "bootstrap"
 """The author of what is written with the secret in `MEMSTORE_BOOTSTRAP_API_KEY`."""
 
 _lock = threading.Lock()
+_random = random.Random()  # noqa: S311 - seeded by the system; an ID must be unique, it need not be secret
 _last = 0
 
 
@@ -42,9 +43,9 @@ def new(tag: str) -> str:
     now = time.time_ns() // 1_000_000
     with _lock:
         if _last >> _RANDOM_BITS >= now:
-            _last += 1 + secrets.randbits(32)
+            _last += 1 + _random.getrandbits(32)
         else:
             # The top random bit stays clear so that counting can't run into the next millisecond.
-            _last = now << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS - 1)
+            _last = now << _RANDOM_BITS | _random.getrandbits(_RANDOM_BITS - 1)
         number = _last
     return f"{tag}_01{_encode(number)}"

@@ -20,12 +20,12 @@ from app.storage.statements import Statement
 
 _log = logging.getLogger(__name__)
 
-_BATCH = 256
+_BATCH = 512
 _HELD_BYTES = 64 * 1024 * 1024
 _CROWDED = 2_000
 """Contents held for moving above which writers wait a little, so that the stage can't outgrow the blob store."""
 _CROWDED_WAIT_SECONDS = 1.0
-_GATHER_SECONDS = 0.02
+_GATHER_SECONDS = 0.05
 """Pause before a batch: what is written meanwhile shares its round trips, and nobody waits for a move."""
 _LEFT_BEHIND_MICROSECONDS = 5 * clock.MICROSECONDS_PER_SECOND
 _SHUTDOWN_SECONDS = 5.0
