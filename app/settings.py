@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         67_108_864, description="Memory for recently used contents, per process."
     )
     sweep_interval_seconds: Annotated[float, Field(gt=0)] = Field(
-        300.0,
+        3600.0,
         description="Pause between two passes of the sweeper (retention, deleted stores, orphaned blobs).",
     )
     orphan_grace_seconds: Annotated[float, Field(ge=0)] = Field(

@@ -4,12 +4,13 @@ Nothing here checks a request: the limits in a schema repeat those of `app.contr
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from fastapi import Body, Depends, Header, Path, Query, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
-from pydantic import ConfigDict, Field, with_config
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, with_config
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from typing_extensions import TypedDict
 
 from app.contract import ids
@@ -18,7 +19,6 @@ from app.contract.limits import CONTENT_MAX_BYTES, PATH_MAX_BYTES, PATH_MAX_SEGM
 from app.http.empty import EmptyBody
 
 __all__ = [
-    "Absent",
     "Body",
     "CallerParameter",
     "ContentDigest",
@@ -29,6 +29,7 @@ __all__ = [
     "MemoryIdText",
     "MemoryPath",
     "NoBody",
+    "Omittable",
     "Query",
     "StoreId",
     "StoreIdText",
@@ -40,8 +41,18 @@ __all__ = [
     "shape",
 ]
 
-Absent = SkipJsonSchema[None]
-"""None for a parameter that was not sent; on the wire there is no null in a query or a header."""
+T = TypeVar("T")
+
+
+class _NeverNull:
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        (kind,) = [kind for kind in schema.pop("anyOf") if kind != {"type": "null"}]
+        return {**kind, **schema}
+
+
+Omittable = Annotated[T | None, _NeverNull()]
+"""None if it was not sent: in a query, in a header or as a body there is no null."""
 
 # Texts
 
@@ -97,18 +108,18 @@ def _authenticated(
     api_key: Annotated[str | None, Security(_api_key)],
     bearer: Annotated[Any, Security(_bearer)],
     anthropic_version: Annotated[
-        str | Absent,
+        Omittable[str],
         Header(description="`2023-06-01` or `2026-10-21`. Required with `MEMSTORE_STRICT_BETA` only."),
     ] = None,
     anthropic_beta: Annotated[
-        str | Absent,
+        Omittable[str],
         Header(description="`agent-memory-2026-07-22`. Required with `MEMSTORE_STRICT_BETA` only."),
     ] = None,
     anthropic_workspace_id: Annotated[
-        str | Absent,
+        Omittable[str],
         Header(description="The workspace the key belongs to, as the answers' header of this name gives it."),
     ] = None,
-    beta: Annotated[str | Absent, Query(description="Ignored; old SDKs send it.", deprecated=True)] = None,
+    beta: Annotated[Omittable[str], Query(description="Ignored; old SDKs send it.", deprecated=True)] = None,
 ) -> Caller:
     raise AssertionError("calls of the API are answered by app.http.gateway")
 
@@ -126,7 +137,7 @@ VersionId = Annotated[
     str,
     Path(description="ID of the memory version.", json_schema_extra={"pattern": _tagged(ids.VERSION)}),
 ]
-NoBody = Annotated[EmptyBody | Absent, Body()]
+NoBody = Annotated[Omittable[EmptyBody], Body()]
 """Nothing, or `{}`."""
 
 

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from app.contract.limits import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, PAGE_LIMIT_MAX_FULL
-from app.http.documents import Absent, shape
+from app.http.documents import Omittable, shape
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class PageQuery(QueryModel):
     limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT_MAX), WHOLE_NUMBER] = Field(
         PAGE_LIMIT_DEFAULT, description="Items per page."
     )
-    page: str | Absent = Field(
+    page: Omittable[str] = Field(
         None,
         description="The `next_page` of the page before; the filters must be the same.",
         json_schema_extra={"pattern": CURSOR_PATTERN},
@@ -73,10 +73,10 @@ class ViewedPageQuery(PageQuery):
 class CreatedRange(QueryModel):
     """Inclusive bounds on `created_at`."""
 
-    created_at_gte: Moment | Absent = Field(
+    created_at_gte: Omittable[Moment] = Field(
         None, alias="created_at[gte]", description="Created at or after this time (RFC 3339)."
     )
-    created_at_lte: Moment | Absent = Field(
+    created_at_lte: Omittable[Moment] = Field(
         None, alias="created_at[lte]", description="Created at or before this time (RFC 3339)."
     )
 

@@ -11,12 +11,12 @@ from app.contract import clock
 from app.contract.limits import PATH_MAX_BYTES
 from app.http.documents import (
     PREFIX_PATTERN,
-    Absent,
     ContentDigest,
     ContentSize,
     ContentText,
     MemoryIdText,
     MemoryPath,
+    Omittable,
     StoreIdText,
     Timestamp,
     VersionIdText,
@@ -123,7 +123,7 @@ class FullViewQuery(QueryModel):
 class DeleteQuery(QueryModel):
     """Condition of a deletion."""
 
-    expected_content_sha256: ContentDigest | Absent = Field(
+    expected_content_sha256: Omittable[ContentDigest] = Field(
         None,
         description="Delete only if the current content has this digest (64 lower-case hexadecimal characters).",
     )

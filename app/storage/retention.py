@@ -53,6 +53,9 @@ class Retention:
 
     async def _expire_store(self, store_id: str, before: int) -> int:
         expired, seq = 0, 0
+        candidates = {"store_id": store_id, "seq": 0, "before": before, "keep": self._keep, "limit": 1}
+        if not await self._database.fetch_all(_EXPIRED, candidates):
+            return 0  # Seen without the store's lock, as is usual.
 
         async def work(transaction: Transaction) -> list[int]:
             # The store's row is held, so no memory can change, and no version become a head, in between.

@@ -7,12 +7,12 @@ from typing_extensions import TypedDict
 
 from app.contract import actors, clock
 from app.http.documents import (
-    Absent,
     ContentDigest,
     ContentSize,
     ContentText,
     MemoryIdText,
     MemoryPath,
+    Omittable,
     StoreIdText,
     Timestamp,
     VersionIdText,
@@ -83,11 +83,11 @@ class MemoryVersion(TypedDict):
 class ListVersions(ViewedPageQuery, CreatedRange):
     """Query of a listing; filters are combined with AND."""
 
-    memory_id: str | Absent = Field(None, description="Only versions of this memory, deleted or not.")
-    operation: Operation | Absent = Field(None, description="Only this kind of change.")
-    session_id: str | Absent = Field(None, description="Only versions written by this session.")
-    api_key_id: str | Absent = Field(None, description="Only versions written with this API key.")
-    service_account_id: str | Absent = Field(None, description="Only versions written by this service account.")
+    memory_id: Omittable[str] = Field(None, description="Only versions of this memory, deleted or not.")
+    operation: Omittable[Operation] = Field(None, description="Only this kind of change.")
+    session_id: Omittable[str] = Field(None, description="Only versions written by this session.")
+    api_key_id: Omittable[str] = Field(None, description="Only versions written with this API key.")
+    service_account_id: Omittable[str] = Field(None, description="Only versions written by this service account.")
 
 
 def version(found: FoundVersion) -> MemoryVersion:

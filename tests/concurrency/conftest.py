@@ -1,6 +1,6 @@
 """Fleets: server processes that share a database, of which every test here has more than one."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from app.storage import migrations
 from tests.concurrency.fleet import Fleet, start_fleet
 from tests.concurrency.limits import FLEET_LIMITS
-from tests.storage.parts import Parts, opened, options
+from tests.storage.parts import options
 from tests.support.backends import Backend
 
 HERE = Path(__file__).parent
@@ -20,12 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and item.path.is_relative_to(HERE) and hasattr(item, "callspec"):
             item.add_marker(pytest.mark.xdist_group(f"concurrency-{item.callspec.params['backend']}"))
-
-
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    """The event loop that tests which are coroutines run in."""
-    return "asyncio"
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +39,3 @@ def environment(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
     return environment
-
-
-@pytest.fixture
-async def parts(environment: dict[str, str]) -> AsyncIterator[Parts]:
-    """The storage, opened in the test's own event loop."""
-    async with opened(environment) as parts:
-        yield parts

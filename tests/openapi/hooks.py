@@ -59,7 +59,7 @@ def _existing(names: set[str]) -> dict[str, str]:
 
 
 @schemathesis.hook
-def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
     """Let requests meet things that exist, so that they get past the 404."""
     assert case.meta is not None
     if case.meta.generation.mode.is_positive and "page" in case.query:
@@ -72,7 +72,7 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 
 @schemathesis.hook
-def filter_failure(context: HookContext, failure: Failure, case: Case, response: Response) -> bool:
+def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
     """Whether it is one."""
     foreseen = not (isinstance(failure, RejectedPositiveData) and response.status_code == 400)
     return foreseen or not UNFORESEEABLE.match(response.json()["error"]["message"])

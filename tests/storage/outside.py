@@ -38,7 +38,7 @@ def key(store_id: str, sha256: str) -> str:
 class Blobs(Protocol):
     """The blob store without the service; a key is what follows the root of `MEMSTORE_BLOB_URL`."""
 
-    def keys(self) -> set[str]:
+    def all_keys(self) -> set[str]:
         """All keys, but for those that begin with a dot: they are the service's own notes."""
         ...
 
@@ -59,7 +59,7 @@ class _Directory:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def keys(self) -> set[str]:
+    def all_keys(self) -> set[str]:
         files = (Path(directory) / name for directory, _, names in os.walk(self.root) for name in names)
         keys = {str(file.relative_to(self.root)) for file in files}
         return {key for key in keys if not key.startswith(".")}
@@ -81,7 +81,7 @@ class _Bucket:
         self._bucket = bucket
         self._prefix = prefix
 
-    def keys(self) -> set[str]:
+    def all_keys(self) -> set[str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
         keys = {entry["Key"].removeprefix(self._prefix) for page in pages for entry in page.get("Contents", ())}
         return {key for key in keys if not key.startswith(".")}
@@ -136,7 +136,7 @@ class Outside:
 
     def blobs_of(self, store_id: str) -> set[str]:
         """The digests, in hex, of one memory store's blobs."""
-        keys = {name for name in self.blobs.keys() if name.startswith(f"{store_id}/")}
+        keys = {name for name in self.blobs.all_keys() if name.startswith(f"{store_id}/")}
         digests = {name.rpartition("/")[2] for name in keys}
         assert keys == {key(store_id, sha256) for sha256 in digests}
         return digests

@@ -29,7 +29,7 @@ def test_content_is_moved_to_its_key_right_after_the_commit(
 ) -> None:
     client.beta.memory_stores.memories.create(store.id, path="/memory.md", content="Grüße")
     home = key(store.id, digest("Grüße"))
-    until(lambda: home in view.blobs.keys(), "the blob is there")
+    until(lambda: home in view.blobs.all_keys(), "the blob is there")
     assert view.blobs.read(home).decode() == "Grüße"
     until(lambda: rows_of(view, store.id)["staged_contents"] == 0, "the stage is empty")
 
@@ -40,11 +40,11 @@ def test_the_same_content_in_two_stores_is_two_blobs(client: anthropic.Anthropic
     for store_id in (store.id, other.id):
         memories.create(store_id, path="/memory.md", content="same")
     homes = {key(store.id, digest("same")), key(other.id, digest("same"))}
-    until(lambda: homes <= view.blobs.keys(), "each store has its blob")
+    until(lambda: homes <= view.blobs.all_keys(), "each store has its blob")
 
     client.beta.memory_stores.delete(other.id)
     until(lambda: not view.blobs_of(other.id), "the deleted store's blob is gone")
-    assert key(store.id, digest("same")) in view.blobs.keys()
+    assert key(store.id, digest("same")) in view.blobs.all_keys()
     assert memories.list(store.id, view="full").data[0].content == "same"  # type: ignore[union-attr]
 
 
@@ -77,9 +77,7 @@ def test_redaction_keeps_the_blob_while_another_version_has_the_same_content(
     until(lambda: view.blobs_of(store.id) == {digest("after")}, "the last version took the blob along")
 
 
-def test_redaction_leaves_the_text_in_no_table(
-    client: anthropic.Anthropic, store: Store, view: Outside
-) -> None:
+def test_redaction_leaves_the_text_in_no_table(client: anthropic.Anthropic, store: Store, view: Outside) -> None:
     memories, versions = client.beta.memory_stores.memories, client.beta.memory_stores.memory_versions
     memory = memories.create(store.id, path="/memory.md", content="secret")
     memories.delete(memory.id, memory_store_id=store.id)

@@ -1,20 +1,24 @@
 """fsck finds each kind of damage, mends what can be mended, and raises no false alarm."""
 
+import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import anthropic
 import pytest
 
 from app.storage.fsck import Finding, Fsck
 from tests.storage.interrupted import InterruptedBlobs
-from tests.storage.outside import digest, key, outside
-from tests.storage.parts import Parts, Written
+from tests.storage.outside import digest, key, outside, until
+from tests.storage.parts import Parts, Written, opened
 from tests.support.backends import Backend
 from tests.support.servers import Server, run_cli, serve
 
 pytestmark = pytest.mark.anyio
+
+CLEAN = '{"ok": true, "findings": []}\n'
 
 
 def kinds(findings: list[Finding]) -> list[str]:
@@ -147,9 +151,7 @@ HEADS: dict[str, Callable[[Parts, Written], str]] = {
     "head has another digest": lambda parts, memory: (
         f"UPDATE memories SET content_sha256 = {parts.outside.rows.literal(digest('other'))}"
     ),
-    "head has another size": lambda parts, memory: (
-        "UPDATE memory_versions SET content_size = content_size + 1"
-    ),
+    "head has another size": lambda parts, memory: "UPDATE memory_versions SET content_size = content_size + 1",
     "head is of another memory": lambda parts, memory: "UPDATE memory_versions SET memory_id = 'mem_other'",
 }
 
@@ -177,7 +179,7 @@ async def test_what_a_repair_can_not_mend_it_does_not_call_mended(parts: Parts) 
 async def test_versions_erased_during_the_check_are_no_findings_even_when_more_are_erased_during_the_second_look(
     parts: Parts,
 ) -> None:
-    one, other = await parts.create_past("one"), await parts.create_past("other")
+    one = await parts.create_past("one")
     other = await parts.create(one.store_id, "other", "/other.md")
     await parts.update(other, "after other")
     await parts.move_all()
@@ -195,95 +197,118 @@ async def test_versions_erased_during_the_check_are_no_findings_even_when_more_a
     assert await Fsck(parts.storage.database, busy).run(repair=False) == []
 
 
-async def test_a_check_of_many_stores_and_versions_looks_at_all_of_them(parts: Parts) -> None:
-    crowded = await parts.store()
-    memory = await parts.create(crowded, "0")
-    for number in range(1, 1200):
-        memory = await parts.update(memory, str(number))
+async def test_a_check_looks_at_the_last_of_many_versions_and_at_every_store(parts: Parts) -> None:
+    crowded = await parts.create(await parts.store(), "0")
+    for number in range(1, 520):
+        crowded = await parts.update(crowded, str(number % 3))
+    crowded = await parts.update(crowded, "last")
+    alone = await parts.create(await parts.store(), "alone")
     await parts.move_all()
-    last = memory
-    parts.outside.blobs.remove(home(last))
-    assert kinds(await parts.check()) == ["missing_content"]
+    for memory in (crowded, alone):
+        parts.outside.blobs.remove(home(memory))
+    assert kinds(await parts.check()) == ["missing_content", "missing_content"]
 
 
-@pytest.fixture(scope="module")
-def own_server(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose data a test may damage, and that has no cache to hide it."""
-    with serve(backend.environment(tmp_path_factory.mktemp("fsck")), settings={"MEMSTORE_CACHE_BYTES": "0"}) as server:
-        yield server
+async def test_a_check_ends_although_stores_and_versions_keep_coming(parts: Parts) -> None:
+    memory = await moved(parts)
+    busy = InterruptedBlobs(parts.blobs)
+    came = 0
+
+    async def write_on() -> None:
+        nonlocal came, memory
+        came += 1
+        if came < 50:
+            busy.before_get = write_on
+        memory = await parts.update(memory, f"version {came}")
+        await parts.create(await parts.store(), f"store {came}")
+        await parts.move_all()
+
+    busy.before_get = write_on
+    assert await Fsck(parts.storage.database, busy).run(repair=False) == []
+    assert came < 50, "the check ran after what was written during the check"
 
 
-def test_fsck_on_a_busy_service_reports_nothing_false(own_server: Server) -> None:
-    is_over = threading.Event()
-    failures: list[BaseException] = []
+class Busy(threading.Thread):
+    """A client that writes, updates, redacts and deletes without a pause until it is told to stop."""
 
-    def work(number: int) -> None:
-        with own_server.client(max_retries=0) as client:
-            memories, versions = client.beta.memory_stores.memories, client.beta.memory_stores.memory_versions
-            store = client.beta.memory_stores.create(name=f"busy {number}")
-            turn = 0
-            while not is_over.is_set():
-                turn += 1
-                memory = memories.create(store.id, path=f"/{turn}.md", content=f"first {turn}")
-                memories.update(memory.id, memory_store_id=store.id, content=f"second {turn}")
-                versions.redact(memory.memory_version_id, memory_store_id=store.id)
-                if turn % 3:
-                    memories.delete(memory.id, memory_store_id=store.id)
-                short = client.beta.memory_stores.create(name="short-lived")
-                memories.create(short.id, path="/memory.md", content=f"short {turn}")
-                client.beta.memory_stores.delete(short.id)
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self.is_over = threading.Event()
+        self.turns = 0
+        self.failure: BaseException | None = None
+        self._server = server
 
-    def guarded(number: int) -> None:
+    def run(self) -> None:
         try:
-            work(number)
+            with self._server.client(max_retries=0) as client:
+                store = client.beta.memory_stores.create(name="busy")
+                while not self.is_over.is_set():
+                    self.turns += 1
+                    self._turn(client, store.id)
         except BaseException as error:
-            failures.append(error)
+            self.failure = error
 
-    workers = [threading.Thread(target=guarded, args=(number,)) for number in range(3)]
-    for worker in workers:
-        worker.start()
-    try:
-        reports = [own_server.cli("fsck", "--json", check=False) for _ in range(4)]
-    finally:
-        is_over.set()
-        for worker in workers:
-            worker.join()
-    for report in reports:
-        assert report.stdout == '{"ok": true, "findings": []}\n', report.stderr
-    assert failures == []
+    def _turn(self, client: anthropic.Anthropic, store_id: str) -> None:
+        stores, memories = client.beta.memory_stores, client.beta.memory_stores.memories
+        # Few contents, so that each comes back while it is being erased.
+        memory = memories.create(store_id, path=f"/{self.turns}.md", content=f"first {self.turns % 5}")
+        memories.update(memory.id, memory_store_id=store_id, content=f"second {self.turns % 7}")
+        stores.memory_versions.redact(memory.memory_version_id, memory_store_id=store_id)
+        if self.turns % 3:
+            memories.delete(memory.id, memory_store_id=store_id)
+        if self.turns % 8 == 0:
+            short_lived = stores.create(name="short-lived")
+            memories.create(short_lived.id, path="/memory.md", content=f"short-lived {self.turns}")
+            stores.delete(short_lived.id)
 
 
-def test_the_command_ends_with_1_when_it_found_something_and_prints_json(own_server: Server) -> None:
-    with outside(own_server.environment) as view, own_server.client(max_retries=0) as client:
-        assert own_server.cli("fsck").stdout == "clean\n"
-        store = client.beta.memory_stores.create(name="damaged")
-        memory = client.beta.memory_stores.memories.create(store.id, path="/memory.md", content="content")
-        view.wait_until_moved()
-        view.blobs.write(key(store.id, digest("orphan")), b"orphan")
-        view.rows.execute(f"UPDATE memory_stores SET total_bytes = 1 WHERE id = '{store.id}'")
+def test_a_check_of_a_busy_service_reports_nothing_false(backend: Backend, tmp_path: Path) -> None:
+    with serve(backend.environment(tmp_path)) as server:
+        clients = [Busy(server) for _ in range(2)]
+        for client in clients:
+            client.start()
+        until(lambda: all(client.turns > 10 for client in clients), "the service is busy")
+        reports = [server.cli("fsck", "--json", check=False) for _ in range(3)]
+        for client in clients:
+            client.is_over.set()
+        for client in clients:
+            client.join()
+        assert [client.failure for client in clients] == [None, None]
+        for report in reports:
+            assert report.stdout == CLEAN, report.stderr
 
-        found = own_server.cli("fsck", "--json", check=False)
-        assert found.returncode == 1
-        report = json.loads(found.stdout)
+
+def test_the_command_ends_with_1_when_it_found_something_and_prints_json(environment: dict[str, str]) -> None:
+    def fsck(*options: str) -> tuple[int, str]:
+        done = run_cli(environment, "fsck", *options, check=False)
+        return done.returncode, done.stdout
+
+    async def fill() -> Written:
+        async with opened(environment) as parts:
+            return await moved(parts)
+
+    memory = asyncio.run(fill())
+    assert fsck("--json") == (0, CLEAN)
+
+    with outside(environment) as view:
+        view.blobs.write(key(memory.store_id, digest("orphan")), b"orphan")
+        view.rows.execute("UPDATE memory_stores SET total_bytes = 1")
+        status, printed = fsck("--json")
+        assert status == 1
+        report = json.loads(printed)
         assert report["ok"] is False
         assert {finding["kind"] for finding in report["findings"]} == {"orphaned_blob", "wrong_counter"}
         for finding in report["findings"]:
-            assert finding["store_id"] == store.id
+            assert finding["store_id"] == memory.store_id
             assert finding["repaired"] is False
-        plain = own_server.cli("fsck", check=False)
-        assert plain.returncode == 1
-        assert "total_bytes is 1, counted 7" in plain.stdout
 
-        assert own_server.cli("fsck", "--repair", check=False).returncode == 1
-        assert run_cli(own_server.environment, "fsck", "--json").stdout == '{"ok": true, "findings": []}\n'
+        status, printed = fsck("--repair")
+        assert status == 1
+        assert "total_bytes is 1, counted 7 (mended)" in printed
+        assert fsck("--json") == (0, CLEAN)
 
-        view.blobs.remove(key(store.id, digest("content")))
-        for options in (("--json",), ("--json", "--repair"), ("--json",)):
-            lost = own_server.cli("fsck", *options, check=False)
-            assert lost.returncode == 1
-            (finding,) = json.loads(lost.stdout)["findings"]
-            assert finding["kind"] == "missing_content"
-            assert memory.memory_version_id in finding["detail"]
-        with pytest.raises(anthropic.InternalServerError, match="memstore fsck"):
-            client.beta.memory_stores.memories.retrieve(memory.id, memory_store_id=store.id)
-        client.beta.memory_stores.delete(store.id)
+        view.blobs.remove(home(memory))
+        status, printed = fsck("--repair")
+        assert status == 1
+        assert printed.startswith(f"missing_content  {memory.store_id}  ")
+        assert "(mended)" not in printed

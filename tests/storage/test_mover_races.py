@@ -36,11 +36,11 @@ async def assert_at_home(parts: Parts, memory: Written) -> None:
 async def test_a_moved_content_is_in_the_blob_store_and_no_longer_staged(parts: Parts) -> None:
     memory = await parts.create(await parts.store(), "content")
     assert parts.outside.staged() == 1
-    assert parts.outside.blobs.keys() == set()
+    assert parts.outside.blobs.all_keys() == set()
     await parts.mover().move([memory.staged])
     assert parts.outside.staged() == 0
     home = key(memory.store_id, memory.sha256)
-    assert parts.outside.blobs.keys() == {home}
+    assert parts.outside.blobs.all_keys() == {home}
     assert parts.outside.blobs.read(home) == b"content"
     assert await parts.read(memory) == "content"
 

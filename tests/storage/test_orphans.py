@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.storage.blobs import BlobInfo
-from app.storage.orphans import SharedBlobStore
+from app.storage.installation import SharedBlobStore
 from tests.storage.outside import Rows, digest, key
 from tests.storage.parts import Parts, opened
 from tests.support.backends import SQLITE_DISK, Backend
@@ -41,13 +41,13 @@ async def test_an_orphan_of_a_store_that_is_not_there_is_removed(parts: Parts) -
     plant(parts, "memstore_gone")
     assert await parts.orphans(grace_seconds=0).condemn_all() == 1
     assert await parts.collector().collect() == 1
-    assert parts.outside.blobs.keys() == set()
+    assert parts.outside.blobs.all_keys() == set()
 
 
 async def test_an_orphan_stays_within_its_grace_period(parts: Parts) -> None:
     where = plant(parts, await parts.store())
     assert await parts.orphans(grace_seconds=3600).condemn_all() == 0
-    assert parts.outside.blobs.keys() == {where}
+    assert parts.outside.blobs.all_keys() == {where}
 
 
 async def test_the_grace_period_counts_from_the_blobs_last_write(parts: Parts, backend: Backend) -> None:
@@ -90,7 +90,7 @@ async def test_an_orphan_condemned_by_two_is_removed_once(parts: Parts) -> None:
     orphans = parts.orphans(grace_seconds=0)
     assert [await orphans.condemn(orphan), await orphans.condemn(orphan)] == [True, True]
     assert await parts.collector().collect() == 1
-    assert parts.outside.blobs.keys() == set()
+    assert parts.outside.blobs.all_keys() == set()
 
 
 async def test_the_blobs_of_another_installation_in_the_same_place_are_never_taken_for_orphans(

@@ -75,7 +75,7 @@ async def test_content_that_is_moved_between_row_and_answer_is_read(parts: Parts
 async def test_content_that_is_really_lost_is_an_error_that_names_fsck(parts: Parts) -> None:
     memory = await parts.create(await parts.store(), "content")
     await parts.move_all()
-    (key,) = parts.outside.blobs.keys()
+    (key,) = parts.outside.blobs.all_keys()
     parts.outside.blobs.remove(key)
     with pytest.raises(InternalError, match="memstore fsck"):
         await parts.read(memory)

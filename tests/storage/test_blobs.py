@@ -1,0 +1,225 @@
+"""The blob store itself, on a real directory and a real S3 protocol."""
+
+import asyncio
+import ctypes
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.storage import local_files
+from app.storage.blobs import BlobStoreUnavailable, open_blob_store
+from tests.storage.outside import digest, key
+from tests.storage.parts import Parts
+from tests.support.backends import SQLITE_DISK, Backend
+
+pytestmark = pytest.mark.anyio
+
+STORE = "memstore_a"
+
+
+def blob(text: str, store_id: str = STORE) -> tuple[str, bytes, bytes]:
+    return store_id, bytes.fromhex(digest(text)), text.encode()
+
+
+def reference(text: str, store_id: str = STORE) -> tuple[str, bytes]:
+    return store_id, bytes.fromhex(digest(text))
+
+
+async def test_blobs_are_read_in_the_order_asked_and_a_missing_one_is_none(parts: Parts) -> None:
+    texts = [f"text {number}" for number in range(100)]
+    await parts.blobs.put_many([blob(text) for text in texts])
+    wanted = [reference(text) for text in reversed(texts)]
+    wanted.insert(50, reference("missing"))
+    expected: list[bytes | None] = [text.encode() for text in reversed(texts)]
+    expected.insert(50, None)
+    assert await parts.blobs.get_many(wanted) == expected
+
+
+async def test_nothing_asked_is_nothing_answered(parts: Parts) -> None:
+    await parts.blobs.put_many([])
+    await parts.blobs.remove([])
+    assert await parts.blobs.get_many([]) == []
+
+
+async def test_an_empty_content_is_a_blob_like_any_other(parts: Parts) -> None:
+    await parts.blobs.put_many([blob("")])
+    assert await parts.blobs.get_many([reference("")]) == [b""]
+    assert parts.outside.blobs.all_keys() == {key(STORE, digest(""))}
+
+
+async def test_a_put_may_be_repeated_and_a_removal_too(parts: Parts) -> None:
+    for _ in range(2):
+        await parts.blobs.put_many([blob("text")])
+    assert await parts.blobs.get_many([reference("text")]) == [b"text"]
+    for _ in range(2):
+        await parts.blobs.remove([reference("text"), reference("never there")])
+    assert parts.outside.blobs.all_keys() == set()
+
+
+async def test_readers_of_a_blob_that_is_put_again_never_miss_it_or_see_half_of_it(parts: Parts) -> None:
+    text = "x" * 100_000
+    await parts.blobs.put_many([blob(text)])
+
+    async def put_again() -> None:
+        for _ in range(20):
+            await parts.blobs.put_many([blob(text)])
+
+    writing = asyncio.create_task(put_again())
+    while not writing.done():
+        assert await parts.blobs.get_many([reference(text)]) == [text.encode()]
+    await writing
+
+
+async def test_removing_one_store_leaves_the_one_whose_name_begins_the_same(parts: Parts) -> None:
+    await parts.blobs.put_many([blob("text"), blob("text", STORE + "b")])
+    await parts.blobs.remove_store(STORE)
+    assert parts.outside.blobs.all_keys() == {key(STORE + "b", digest("text"))}
+    await parts.blobs.remove_store("memstore_that_has_none")
+
+
+async def test_a_listing_tells_store_digest_size_and_age(parts: Parts) -> None:
+    await parts.blobs.put_many([blob("text"), blob("another"), blob("foreign", "memstore_b")])
+    listed = {found.sha256: found for found in await parts.blobs.list_store(STORE)}
+    assert set(listed) == {reference("text")[1], reference("another")[1]}
+    found = listed[reference("another")[1]]
+    assert (found.store_id, found.size) == (STORE, len("another"))
+    assert found.modified is not None
+    assert sorted(await parts.blobs.list_store_ids()) == [STORE, "memstore_b"]
+    assert await parts.blobs.list_store("memstore_that_has_none") == []
+
+
+async def test_more_blobs_than_a_page_of_s3_are_listed_and_removed(parts: Parts, backend: Backend) -> None:
+    number = 1_050 if backend.name != SQLITE_DISK else 50
+    for start in range(0, number, 350):
+        texts = [str(count) for count in range(start, min(start + 350, number))]
+        await parts.blobs.put_many([blob(text) for text in texts])
+    assert len(await parts.blobs.list_store(STORE)) == number
+    await parts.blobs.remove_store(STORE)
+    assert parts.outside.blobs.all_keys() == set()
+
+
+# The rest is about the local disk alone.
+
+
+def files_below(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+async def test_an_error_of_the_disk_while_a_blob_is_written_leaves_nothing_at_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = open_blob_store(f"file://{tmp_path}", None)
+    real_write = os.write
+
+    def write_a_little(descriptor: int, content: memoryview) -> int:
+        if len(content) <= 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(descriptor, content[:2])
+
+    monkeypatch.setattr(os, "write", write_a_little)
+    with pytest.raises(BlobStoreUnavailable):
+        await blobs.put_many([blob("a text")])
+    monkeypatch.undo()
+    assert await blobs.get_many([reference("a text")]) == [None]
+    assert files_below(tmp_path) == []
+    await blobs.close()
+
+
+async def test_a_blob_is_reported_stored_only_after_it_was_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = open_blob_store(f"file://{tmp_path}", None)
+    seen_at_sync: list[bool] = []
+
+    def look(*_: object) -> int:
+        seen_at_sync.append((tmp_path / key(STORE, digest("text"))).exists())
+        return 0
+
+    monkeypatch.setattr(os, "fsync", look)
+    monkeypatch.setattr(local_files, "_syncfs", look)
+    await blobs.put_many([blob("text")])
+    assert seen_at_sync[-1], "the last thing is to make the blob at its key durable"
+    await blobs.close()
+
+
+async def test_a_disk_that_can_not_make_a_blob_durable_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = open_blob_store(f"file://{tmp_path}", None)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fail_like_c(*_: object) -> int:
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(local_files, "_syncfs", fail_like_c)
+    with pytest.raises(BlobStoreUnavailable):
+        await blobs.put_many([blob("text")])
+    monkeypatch.undo()
+    await blobs.close()
+
+
+WRITER = """
+import asyncio, sys
+from app.storage.blobs import open_blob_store
+
+async def main():
+    blobs = open_blob_store(sys.argv[1], None)
+    for number in range(10_000):
+        content = b"%d" % number * 20_000
+        await blobs.put_many([("memstore_a", number.to_bytes(32), content)])
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_writer_leaves_no_half_blob(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, f"file://{tmp_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        stored = -1
+        while stored < 20:
+            stored = int(writer.stdout.readline())
+        writer.kill()
+        rest = writer.stdout.read().splitlines()
+        stored = int(rest[-1]) if rest else stored
+
+    async def read() -> list[bytes | None]:
+        blobs = open_blob_store(f"file://{tmp_path}", None)
+        return await blobs.get_many([(STORE, number.to_bytes(32)) for number in range(stored + 10)])
+
+    for number, content in enumerate(asyncio.run(read())):
+        whole = b"%d" % number * 20_000
+        assert content == whole or (content is None and number > stored)
+
+
+async def test_two_writers_whose_process_numbers_are_the_same_do_not_mix_their_blobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Containers that share a directory each count their processes from 1.
+    one, other = (open_blob_store(f"file://{tmp_path}", None) for _ in range(2))
+    names: list[str] = []
+    real_open = os.open
+
+    def remember(path: str, *arguments: int) -> int:
+        if "staging" in str(path) and arguments[0] & os.O_CREAT:
+            names.append(str(path))
+        return real_open(path, *arguments)
+
+    monkeypatch.setattr(os, "open", remember)
+    for blobs in (one, other):
+        if hasattr(local_files, "_names"):
+            monkeypatch.setattr(local_files, "_names", iter([0]))  # as in a new process
+        await blobs.put_many([blob("text")])
+    assert len(names) == len(set(names)) == 2
+    monkeypatch.undo()
+    await one.close()
+    await other.close()
