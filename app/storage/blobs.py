@@ -169,7 +169,7 @@ class BlobStore:
 
     async def _in_threads(self, call: Callable[[Any], T], items: Sequence[Any], threads: int = _THREADS) -> list[T]:
         """`call` on every item, in a few threads that each take a share: a hop costs more than a small file."""
-        share = -(-len(items) // threads)
+        share = max(1, -(-len(items) // threads))
         shares = [items[start : start + share] for start in range(0, len(items), share)]
 
         def work(part: Sequence[Any]) -> list[T]:
