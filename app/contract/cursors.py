@@ -53,7 +53,7 @@ def decode(
         raise refused
     try:
         key = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise refused from None
     if not isinstance(key, list) or [type(part) for part in key] != list(shape):
         raise refused

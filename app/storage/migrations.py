@@ -5,6 +5,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 from sqlalchemy.engine import make_url
 
 from app.contract.errors import MemstoreError
@@ -33,11 +34,20 @@ def _config(database_url: str) -> Config:
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Bring the schema to a revision. Not to be called from a running event loop."""
+    """Bring the schema to a revision. Not to be called from a running event loop.
+
+    Raises:
+        SchemaOutOfDate: the database has a revision that this program does not know.
+    """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite" and url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    command.upgrade(_config(database_url), revision)
+    try:
+        command.upgrade(_config(database_url), revision)
+    except CommandError as error:
+        raise SchemaOutOfDate(
+            f"the database can't be migrated: {error}. It may be of a newer version of this program; use that one"
+        ) from error
 
 
 def downgrade(database_url: str, revision: str) -> None:

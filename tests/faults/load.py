@@ -26,7 +26,7 @@ class Refusal:
     message: str
 
 
-class Writer(threading.Thread):
+class Writer:
     """A client that creates, updates and deletes memories of its own in one store.
 
     A request that got no answer, or one that says that the service did not work, may have been carried out or not:
@@ -34,7 +34,7 @@ class Writer(threading.Thread):
     """
 
     def __init__(self, server: Server, store_id: str, name: str) -> None:
-        super().__init__(daemon=True, name=name)
+        self.name = name
         self.is_over = threading.Event()
         self.store_id = store_id
         self.versions: dict[str, str] = {}
@@ -47,13 +47,23 @@ class Writer(threading.Thread):
         self.failure: BaseException | None = None
         self._http = server.http()
         self._http.timeout = httpx2.Timeout(_SECONDS)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write no more; returns when the last request is over."""
+        self.is_over.set()
+        self._thread.join()
 
     @property
     def acknowledged(self) -> int:
         """How many writes were answered with 200."""
         return len(self.versions)
 
-    def run(self) -> None:
+    def _run(self) -> None:
         turn = 0
         try:
             while not self.is_over.is_set():
@@ -182,7 +192,7 @@ def load(server: Server, *, writers: int = 4) -> Iterator[Load]:
         for writer in running.writers:
             writer.is_over.set()
         for writer in running.writers:
-            writer.join()
+            writer.stop()
 
 
 def _all_versions(http: httpx2.Client, store_id: str) -> dict[str, str | None]:

@@ -42,6 +42,16 @@ def test_a_time_without_a_zone_is_taken_as_utc(moment: datetime) -> None:
     assert clock.microseconds(moment) == clock.microseconds(moment.replace(tzinfo=UTC))
 
 
+def test_the_zone_of_the_machine_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "XYZ-05:30")
+        time.tzset()
+        assert time.timezone != 0
+        assert clock.microseconds(datetime(1970, 1, 1)) == 0  # noqa: DTZ001 - it is the point
+        assert clock.rfc3339(0) == "1970-01-01T00:00:00.000000Z"
+    time.tzset()
+
+
 @given(st.datetimes(), zones)
 def test_any_time_in_any_zone_becomes_a_number_that_the_databases_hold(moment: datetime, zone: timezone) -> None:
     there = moment.replace(tzinfo=zone)

@@ -71,6 +71,21 @@ def test_threads_never_get_the_same_id_and_each_sees_its_own_in_order() -> None:
     assert all(own == sorted(own) for own in made)
 
 
+def test_one_thread_at_a_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone: list[bool] = []
+
+    def number(bits: int) -> int:
+        alone.append(not ids._lock.acquire(blocking=False))
+        return bits
+
+    monkeypatch.setattr(ids._random, "getrandbits", number)
+    monkeypatch.setattr(time, "time_ns", lambda: 7_000_000)
+    monkeypatch.setattr(ids, "_last", 0)
+    ids.new(ids.VERSION)  # begins a millisecond
+    ids.new(ids.VERSION)  # counts within it
+    assert alone == [True, True]
+
+
 def test_a_clock_that_goes_back_does_not_disturb_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ids, "_last", 0)
     moments = iter([2_000, 1_000, 2_000, 1_999, 2_001])

@@ -239,6 +239,7 @@ def test_a_fault_is_500_without_the_reason_which_is_logged_under_the_request_id(
     answer = ask("GET", "/v1/things/broken")
     assert answer.status == 500
     assert answer.error()["type"] == "api_error"
+    assert answer.headers["request-id"] in answer.error()["message"]
     assert b"secret" not in answer.body
     (record,) = caplog.records
     assert answer.headers["request-id"] in record.getMessage()
