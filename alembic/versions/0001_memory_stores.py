@@ -143,6 +143,7 @@ def upgrade() -> None:
         sa.Column("staged_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("version_id", name="staged_contents_pkey"),
         sa.UniqueConstraint("store_id", "content_sha256", name="staged_contents_store_id_content_sha256_key"),
+        postgresql_with={"autovacuum_vacuum_scale_factor": 0, "autovacuum_vacuum_threshold": 2000},
     )
     if op.get_bind().dialect.name == "postgresql":
         # The rows live for milliseconds: compressing them would only cost.

@@ -130,6 +130,7 @@ def serve(
         loop="uvloop",
         http="httptools",
         server_header=False,
+        proxy_headers=False,  # Nothing here depends on the client's address.
         access_log=False,
         log_level="info",
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECONDS_PER_SECOND = 1_000_000
@@ -13,9 +14,15 @@ def now() -> int:
     return time.time_ns() // 1_000
 
 
+@lru_cache(maxsize=4096)
+def _whole_second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def rfc3339(microseconds: int) -> str:
     """`2026-11-20T00:00:00.000000Z`: always six fractional digits, so that texts sort as times."""
-    return (_EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    seconds, fraction = divmod(microseconds, MICROSECONDS_PER_SECOND)
+    return f"{_whole_second(seconds)}.{fraction:06d}Z"
 
 
 def rfc3339_or_none(microseconds: int | None) -> str | None:

@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL
 
 from app.contract.errors import Overloaded, Unavailable
 from app.storage.database import Row, Transaction, Work
+from app.storage.postgres_pool import PoolTimeout, PostgresPool
 from app.storage.statements import Batch, Compiled, Parameters, Statement
 
 T = TypeVar("T")
@@ -34,13 +35,6 @@ _NOT_THERE = (
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-
-
-class _Connection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection that carries no session state, so that nothing has to be reset when it is given back."""
-
-    def get_reset_query(self) -> str:
-        return ""
 
 
 class _StoreGates:
@@ -102,46 +96,40 @@ class PostgresDatabase:
 
     def __init__(self, url: URL, *, pool_size: int = 8) -> None:
         self._url = url
-        self._pool_size = pool_size
         self._gates = _StoreGates(_MUTATIONS_PER_STORE)
-        self._pool: Any = None
+        self._pool = PostgresPool(self._connect, pool_size, _ACQUIRE_SECONDS)
 
     async def open(self) -> None:
         try:
-            self._pool = await asyncpg.create_pool(
-                **connect_arguments(self._url),
-                min_size=1,
-                max_size=self._pool_size,
-                max_queries=10**9,
-                max_inactive_connection_lifetime=0,
-                connection_class=_Connection,
-                statement_cache_size=512,
-                max_cached_statement_lifetime=0,
-                command_timeout=_COMMAND_SECONDS,
-                timeout=_ACQUIRE_SECONDS,
-                server_settings={"application_name": "memstore"},
-            )
+            await self._pool.open()
         except (*_NOT_THERE, asyncpg.PostgresError) as error:
             raise Unavailable(f"the database can't be used: {error}") from error
 
     async def close(self) -> None:
-        try:
-            await asyncio.wait_for(self._pool.close(), _ACQUIRE_SECONDS)
-        except TimeoutError:
-            self._pool.terminate()
+        await self._pool.close()
+
+    async def _connect(self) -> Any:
+        return await asyncpg.connect(
+            **connect_arguments(self._url),
+            statement_cache_size=512,
+            max_cached_statement_lifetime=0,
+            command_timeout=_COMMAND_SECONDS,
+            timeout=_ACQUIRE_SECONDS,
+            server_settings={
+                "application_name": "memstore",
+                # Plans are kept, and the stage is empty most of the time: a plan made then would scan it for good.
+                "enable_seqscan": "off",
+            },
+        )
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         """A connection from the pool; what goes wrong with it comes out as the service's own errors."""
         try:
-            try:
-                connection = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
-            except TimeoutError as error:
-                raise Overloaded("no database connection was free in time; try again") from error
-            try:
+            async with self._pool.connection() as connection:
                 yield connection
-            finally:
-                await self._pool.release(connection)
+        except PoolTimeout as error:
+            raise Overloaded("no database connection was free in time; try again") from error
         except asyncpg.TooManyConnectionsError as error:
             raise Overloaded("the database takes no more connections; try again") from error
         except _NOT_THERE as error:

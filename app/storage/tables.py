@@ -149,6 +149,8 @@ staged_contents = Table(
     Column("content", LargeBinary, nullable=False),
     Column("staged_at", Micros, nullable=False),
     UniqueConstraint("store_id", "content_sha256"),
+    # Rows come and go at the pace of writes: clean up by their number, not by a share of a table that is empty.
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0, "autovacuum_vacuum_threshold": 2000},
 )
 
 condemned_contents = Table(

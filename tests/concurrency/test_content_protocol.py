@@ -53,17 +53,17 @@ class Story:
         self.written: list[Written] = []
         self.actors: list[Actor] = []
         self.deeds: dict[Callable[[], Awaitable[None]], int] = {
-            self.step: 40,
-            self.write: 14,
-            self.erase: 14,
-            self.start_collector: 6,
-            self.start_mover: 6,
+            self.step: 30,
+            self.write: 16,
+            self.erase: 16,
+            self.start_collector: 9,
+            self.start_mover: 7,
             self.start_late_mover: 4,
             self.start_reader: 4,
-            self.move_all: 5,
-            self.collect_all: 5,
-            self.delete: 2,
-            self.expire: 2,
+            self.move_all: 7,
+            self.collect_all: 7,
+            self.delete: 1,
+            self.expire: 1,
         }
 
     async def tell(self) -> None:
@@ -91,7 +91,7 @@ class Story:
 
     async def write(self) -> None:
         path = self.chance.choice(("/1", "/2"))
-        content = self.chance.choice(("same", "same", "other", f"only once {len(self.written)}"))
+        content = self.chance.choice(("same", "same", "same", "same", "other", f"only once {len(self.written)}"))
         await self._write(path, content)
 
     async def _write(self, path: str, content: str) -> None:
@@ -108,7 +108,7 @@ class Story:
 
     async def erase(self) -> None:
         """Redact every version of one content, after something else was written over it."""
-        content = self.chance.choice(self.written).content
+        content = self.chance.choice(("same", "same", self.chance.choice(self.written).content))
         for path, head in list(self.heads.items()):
             if head.content == content:
                 await self._write(path, f"after version {len(self.written)}")
