@@ -73,7 +73,8 @@ class Settings(BaseSettings):
         3600.0, description="A blob that no version refers to is removed when it is older than this."
     )
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
-        8, description="PostgreSQL connections per process."
+        20,
+        description="PostgreSQL connections per process, made as they are needed. More let more commits share a disk flush.",
     )
 
     @model_validator(mode="before")

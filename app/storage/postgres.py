@@ -94,7 +94,7 @@ class PostgresDatabase:
 
     has_single_statement_mutations = True
 
-    def __init__(self, url: URL, *, pool_size: int = 8) -> None:
+    def __init__(self, url: URL, *, pool_size: int = 20) -> None:
         self._url = url
         self._gates = _StoreGates(_MUTATIONS_PER_STORE)
         self._pool = PostgresPool(self._connect, pool_size, _ACQUIRE_SECONDS)
