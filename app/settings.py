@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     )
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
         20,
-        description="PostgreSQL connections per process, made as they are needed. More let more commits share a disk flush.",
+        description="PostgreSQL connections per process, made as needed. Commits that wait together share a flush.",
     )
 
     @model_validator(mode="before")
