@@ -5,6 +5,7 @@ millisecond and count upwards within it, so that IDs made by one process sort in
 The base58 alphabet is in ASCII order, therefore the text sorts as the number does.
 """
 
+import os
 import random
 import threading
 import time
@@ -26,6 +27,7 @@ BOOTSTRAP_API_KEY_ID = "apikey_01".ljust(22, "1") + "bootstrap"
 
 _lock = threading.Lock()
 _random = random.Random()  # noqa: S311 - seeded by the system; an ID must be unique, it need not be secret
+os.register_at_fork(after_in_child=_random.seed)
 _last = 0
 
 

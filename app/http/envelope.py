@@ -9,17 +9,24 @@ from pydantic_core import ErrorDetails
 
 from app.contract.errors import InvalidRequest, MemstoreError
 
+_MESSAGE_CHARACTERS = 1_500
+
 
 def envelope(error: MemstoreError, request_id: str) -> bytes:
     """The body of a refusal."""
     return orjson.dumps(
         {
             "type": "error",
-            "error": {"type": error.type, "message": error.message, **error.fields()},
+            "error": {"type": error.type, "message": _shortened(error.message), **error.fields()},
             "request_id": request_id,
         },
         default=str,
     )
+
+
+def _shortened(message: str) -> str:
+    """A message that repeats what the caller sent need not repeat all of it."""
+    return message if len(message) <= _MESSAGE_CHARACTERS else f"{message[:_MESSAGE_CHARACTERS]} …"
 
 
 def _place(location: Sequence[Any]) -> str:
