@@ -1,22 +1,14 @@
 """fsspec's local file system with writes that survive a power cut."""
 
-import contextlib
 import ctypes
-import itertools
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-_STAGING = ".staging"
-_LEFTOVER_SECONDS = 600
-"""A file is in the staging directory for milliseconds; one that is this old has no writer any more."""
-
-_names = itertools.count()
 _syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if sys.platform == "linux" else None
 
 
@@ -28,11 +20,32 @@ def _sync_path(path: str) -> None:
         os.close(descriptor)
 
 
-class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
-    """`pipe` returns when what it wrote is on disk; fsspec's own class never calls fsync.
+def _write(path: str, content: bytes) -> None:
+    """Write a file in place.
 
-    A file is written beside and renamed, so a reader finds it whole or not at all. What was written together is made
-    durable together, by one `syncfs` where there is one: 256 files take a tenth of the time of 256 pairs of fsync.
+    A name stands for its content, so whoever writes it writes the same bytes: a reader of the file that was there
+    sees no change, and a half-written one is completed by the next writer. Nobody reads it before it is durable.
+    """
+    flags = os.O_WRONLY | os.O_CREAT
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, flags, 0o600)
+    try:
+        # A short write happens only when the disk fills up, and then the next one raises ENOSPC.
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+
+
+class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
+    """For content-addressed files: `pipe` returns when what it wrote is on disk, which fsspec's own class never asks.
+
+    What was written together is made durable together, by one `syncfs` where there is one: 256 files take a tenth of
+    the time of 256 pairs of fsync.
     """
 
     cachable = False
@@ -40,43 +53,14 @@ class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
     def __init__(self, root: str, **options: Any) -> None:
         super().__init__(**options)
         self._root = root
-        self._staging = os.path.join(root, _STAGING)
-        Path(self._staging).mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()
+        Path(root).mkdir(parents=True, exist_ok=True)
 
     def pipe(self, path: str | Mapping[str, bytes], value: bytes | None = None, **_: Any) -> None:
         """Write one file, or many at once."""
         files = path if isinstance(path, Mapping) else {path: value or b""}
         for name, content in files.items():
-            self._write(name, content)
+            _write(name, content)
         self._make_durable(files)
-
-    def _remove_leftovers(self) -> None:
-        """Remove what a killed process was writing: it can hold content that is erased everywhere else."""
-        for entry in os.scandir(self._staging):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - entry.stat().st_mtime > _LEFTOVER_SECONDS:
-                    os.unlink(entry.path)
-
-    def _write(self, path: str, content: bytes) -> None:
-        temporary = os.path.join(self._staging, f"{os.getpid()}-{next(_names)}")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                # A short write happens only when the disk fills up, and then the next one raises ENOSPC.
-                view = memoryview(content)
-                while view:
-                    view = view[os.write(descriptor, view) :]
-            finally:
-                os.close(descriptor)
-            try:
-                os.rename(temporary, path)
-            except FileNotFoundError:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                os.rename(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
     def _make_durable(self, files: Mapping[str, bytes]) -> None:
         if _syncfs is not None:
