@@ -48,7 +48,7 @@ class Actor:
         self._stands = asyncio.Event()
 
         async def begin() -> None:
-            await self._wait_for_turn()
+            await self._may_go.acquire()
             await work(HeldBlobs(blobs, self._wait_for_turn))
 
         self._task = asyncio.create_task(begin(), name=name)

@@ -7,7 +7,7 @@ import pytest
 
 from app.storage import migrations
 from tests.concurrency.fleet import Fleet, start_fleet
-from tests.concurrency.limits import FLEET_LIMITS
+from tests.concurrency.limits import ERASING, FLEET_LIMITS
 from tests.storage.parts import options
 from tests.support.backends import Backend
 
@@ -27,6 +27,14 @@ def fleet(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Two servers, one of them with two workers: three processes. Their limits are small enough to be reached."""
     environment = backend.environment(tmp_path_factory.mktemp("fleet"))
     with start_fleet(environment, 2, 1, **FLEET_LIMITS) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="session")
+def erasing_fleet(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two servers that let go of everything at once: only heads are kept, nothing is cached."""
+    environment = backend.environment(tmp_path_factory.mktemp("erasing"))
+    with start_fleet(environment, 1, 1, **ERASING) as fleet:
         yield fleet
 
 

@@ -4,11 +4,12 @@ import asyncio
 import itertools
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import httpx2
@@ -16,6 +17,11 @@ import httpx2
 from tests.support.servers import API_VERSION, Server, serve
 
 STORES = "/v1/memory_stores"
+
+SETTLE_SECONDS = 60.0
+POLL_SECONDS = 0.01
+
+T = TypeVar("T")
 
 Item = dict[str, Any]
 """A JSON object of an answer."""
@@ -98,6 +104,18 @@ def accepted(response: httpx2.Response) -> Item:
     return body
 
 
+async def together(requests: Iterable[Awaitable[T]]) -> list[T]:
+    """The answers to requests that are all sent before the first is answered."""
+    return await asyncio.gather(*requests)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Look again and again until `condition` holds."""
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while not await condition():  # noqa: ASYNC110 - what is watched is in other processes
+            await asyncio.sleep(POLL_SECONDS)
+
+
 def refusal(response: httpx2.Response) -> str | None:
     """The `error.type` of a refusal, None if the request was accepted."""
     return None if response.status_code == 200 else response.json()["error"]["type"]
@@ -135,9 +153,10 @@ class Crew:
     store_id: str
     rows: Rows
 
-    async def all_at_once(self, act: Callable[[Agent, int], Awaitable[httpx2.Response]]) -> list[httpx2.Response]:
-        """One request from each client at the same time; `act` is given the client and its number."""
-        return await asyncio.gather(*(act(agent, number) for number, agent in enumerate(self.agents)))
+    @property
+    def numbered(self) -> Iterator[tuple[int, Agent]]:
+        """The clients, counted from 0."""
+        return enumerate(self.agents)
 
 
 @dataclass(frozen=True)
@@ -156,6 +175,23 @@ class Fleet:
         findings: list[Item] = json.loads(done.stdout)["findings"]
         assert done.returncode == (1 if findings else 0), done.stderr
         return findings
+
+    def fsck_until_settled(self) -> list[Item]:
+        """What `memstore fsck` finds when what was under way has come to its end.
+
+        A blob that is just being put or removed can look like an orphan. Nothing else may be found even once.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            findings = self.fsck()
+            assert all(finding["kind"] == "orphaned_blob" for finding in findings), findings
+            if not findings or time.monotonic() > deadline:
+                return findings
+
+    def complaints(self) -> list[str]:
+        """What the servers logged of faults in themselves, in answers or in the background."""
+        logs = [line for server in self.servers for line in server.log.read_text().splitlines()]
+        return [line for line in logs if "Traceback" in line or "could not move" in line]
 
     def run(self, story: Callable[[Crew], Awaitable[None]], *, agents: int) -> None:
         """Play `story` with a crew of this many clients, spread evenly over the servers."""
@@ -207,10 +243,10 @@ class Fleet:
         finally:
             await connection.close()
 
-    def metric(self, name: str) -> float:
-        """A counter, summed over all server processes."""
+    def metric(self, name: str, *servers: Server) -> float:
+        """A counter, summed over these servers, or all."""
         total = 0.0
-        for server in self.servers:
+        for server in servers or self.servers:
             with server.http() as http:
                 lines = http.get("/metrics").text.splitlines()
             total += sum(float(line.split()[-1]) for line in lines if line.split(" ")[0] == name)

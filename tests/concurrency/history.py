@@ -51,9 +51,7 @@ class History:
     def before(self, version: Version) -> Version:
         """The version of the same memory that this one replaced."""
         return next(
-            older
-            for older in reversed(self.versions[: version.seq - 1])
-            if older.memory_id == version.memory_id
+            older for older in reversed(self.versions[: version.seq - 1]) if older.memory_id == version.memory_id
         )
 
     def _apply(self, version: Version) -> None:

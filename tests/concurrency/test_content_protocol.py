@@ -172,9 +172,7 @@ class Story:
         filters = VersionFilters()
         versions = Versions(_Reading(self.parts, blobs))  # type: ignore[arg-type]
         try:
-            await versions.list_page(
-                self.parts.caller, self.store_id, filters, with_content=True, limit=20, page=None
-            )
+            await versions.list_page(self.parts.caller, self.store_id, filters, with_content=True, limit=20, page=None)
         except NotFound:
             assert self.is_deleted, "the store is there, and so are its versions"
 
@@ -275,5 +273,24 @@ def test_a_reader_outruns_every_erasure_that_overtakes_it(environment: dict[str,
                 await parts.collector().collect()
                 await reader.step()
             await reader.finish()
+
+    asyncio.run(main())
+
+
+def test_a_store_purged_while_its_contents_are_collected_leaves_nothing(environment: dict[str, str]) -> None:
+    """Two processes remove the same blobs: what one finds gone must not end its work on the others."""
+
+    async def main() -> None:
+        async with opened(environment) as parts:
+            for _ in range(10):
+                store_id = await parts.store()
+                past = [await parts.create_past(f"secret {n}", path=f"/{n}", store_id=store_id) for n in range(25)]
+                await parts.move_all()
+                for version in past:
+                    await parts.redact(version)
+                await parts.stores.delete(parts.caller, store_id)
+                await asyncio.gather(parts.collector().collect(), parts.purger().purge(), parts.purger().purge())
+                assert await parts.blobs.list_store(store_id) == []
+                assert await parts.check() == []
 
     asyncio.run(main())

@@ -1,12 +1,13 @@
 """A listing that pages while others write: what nobody touches is in it, once, in its place."""
 
 import asyncio
+import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from tests.concurrency.fleet import Agent, Crew, Fleet, Item, accepted, refusal
+from tests.concurrency.fleet import Agent, Crew, Fleet, Item, accepted, refusal, together
 from tests.concurrency.history import check_history
 from tests.contract.shapes import PATH_CONFLICT, sha256
 
@@ -51,7 +52,7 @@ async def churn(crew: Crew, number: int, done: asyncio.Event) -> int:
     return changes
 
 
-def list_while_others_write(fleet: Fleet, check: Callable[[Agent, str], asyncio.Future[None]]) -> None:
+def list_while_others_write(fleet: Fleet, check: Callable[[Agent, str], Awaitable[None]]) -> None:
     """Run `check` on a store whose untouched memories are there, and whose others never rest."""
 
     async def story(crew: Crew) -> None:
@@ -62,7 +63,7 @@ def list_while_others_write(fleet: Fleet, check: Callable[[Agent, str], asyncio.
 
         async def check_all() -> None:
             try:
-                await asyncio.gather(*(check(reader, crew.store_id) for reader in readers))
+                await together(check(reader, crew.store_id) for reader in readers)
             finally:
                 done.set()
 
@@ -76,7 +77,7 @@ def list_while_others_write(fleet: Fleet, check: Callable[[Agent, str], asyncio.
 
 def check_ascending(items: list[Item]) -> None:
     paths = [item["path"] for item in items]
-    assert all(first.encode() < second.encode() for first, second in zip(paths, paths[1:], strict=False)), paths
+    assert all(first.encode() < second.encode() for first, second in itertools.pairwise(paths)), paths
 
 
 @pytest.mark.parametrize("limit", [1, 3, 20, 100])

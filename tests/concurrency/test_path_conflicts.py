@@ -1,12 +1,11 @@
 """A path is used once, and is a memory or a directory: whatever is created or renamed at the same time."""
 
-import asyncio
 import random
 from collections import Counter
 
 import httpx2
 
-from tests.concurrency.fleet import Crew, Fleet, Item, accepted, refusal
+from tests.concurrency.fleet import Crew, Fleet, Item, accepted, refusal, together
 from tests.concurrency.history import check_history, conflicts
 from tests.contract.shapes import PATH_CONFLICT
 
@@ -39,8 +38,8 @@ def test_of_clashing_paths_created_at_once_only_lawful_ones_come_to_exist(fleet:
         for turn in range(ROUNDS):
             wanted = [f"/{turn}/a{end}" for end in CLASHING]
             order.shuffle(wanted)
-            answers = await crew.all_at_once(
-                lambda agent, number, wanted=wanted: agent.create(crew.store_id, wanted[number], "x" * number)
+            answers = await together(
+                agent.create(crew.store_id, wanted[number], "x" * number) for number, agent in crew.numbered
             )
             check_round(wanted, answers, await paths_below(crew, f"/{turn}/"))
         await check_history(crew.rows, crew.store_id)
@@ -58,13 +57,14 @@ def test_of_clashing_paths_taken_by_renames_at_once_only_lawful_ones_come_to_exi
         for turn in range(ROUNDS):
             wanted = [f"/{turn}/a{end}" for end in CLASHING]
             order.shuffle(wanted)
-            answers = await crew.all_at_once(
-                lambda agent, number, wanted=wanted, turn=turn: agent.update(
+            answers = await together(
+                agent.update(
                     crew.store_id,
                     sources[number]["id"],
                     path=wanted[number],
                     **({"content": f"{number} in round {turn}"} if number % 2 else {}),
                 )
+                for number, agent in crew.numbered
             )
             check_round(wanted, answers, await paths_below(crew, f"/{turn}/"))
         await check_history(crew.rows, crew.store_id)
@@ -93,7 +93,7 @@ def test_creations_renames_and_deletions_at_once_never_let_a_file_be_a_directory
                     mine.append(accepted(answer)["id"])
 
     async def story(crew: Crew) -> None:
-        await asyncio.gather(*(churn(crew, number) for number in range(len(crew.agents))))
+        await together(churn(crew, number) for number, _ in crew.numbered)
         history = await check_history(crew.rows, crew.store_id)
         assert len(history.versions) > len(crew.agents), "the clients got in each other's way, but not always"
 
@@ -103,14 +103,12 @@ def test_creations_renames_and_deletions_at_once_never_let_a_file_be_a_directory
 def test_memories_that_swap_their_paths_at_once_are_all_refused(fleet: Fleet) -> None:
     async def story(crew: Crew) -> None:
         made = [
-            accepted(await agent.create(crew.store_id, f"/{number}", str(number)))
-            for number, agent in enumerate(crew.agents)
+            accepted(await agent.create(crew.store_id, f"/{number}", str(number))) for number, agent in crew.numbered
         ]
         for distance in range(1, len(made)):
-            answers = await crew.all_at_once(
-                lambda agent, number, distance=distance: agent.update(
-                    crew.store_id, made[number]["id"], path=f"/{(number + distance) % len(made)}"
-                )
+            answers = await together(
+                agent.update(crew.store_id, made[number]["id"], path=f"/{(number + distance) % len(made)}")
+                for number, agent in crew.numbered
             )
             assert Counter(map(refusal, answers)) == {PATH_CONFLICT: len(made)}
         assert len((await check_history(crew.rows, crew.store_id)).versions) == len(made)

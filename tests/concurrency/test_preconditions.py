@@ -1,12 +1,11 @@
 """Preconditions under fire: one winner, no lost update, and no version for a change that changed nothing."""
 
-import asyncio
-import hashlib
+import itertools
 from collections import Counter
 
-from tests.concurrency.fleet import Agent, Crew, Fleet, accepted, refusal
+from tests.concurrency.fleet import Agent, Crew, Fleet, accepted, refusal, together
 from tests.concurrency.history import DELETED, MODIFIED, check_history
-from tests.contract.shapes import PATH_CONFLICT, PRECONDITION_FAILED
+from tests.contract.shapes import PRECONDITION_FAILED, sha256
 
 NOT_FOUND = "not_found_error"
 ROUNDS = 15
@@ -16,10 +15,14 @@ def test_of_many_writers_with_one_precondition_exactly_one_wins_each_round(fleet
     async def story(crew: Crew) -> None:
         memory = accepted(await crew.agents[0].create(crew.store_id, "/contended", "round 0"))
         for turn in range(1, ROUNDS + 1):
-            answers = await crew.all_at_once(
-                lambda agent, number, turn=turn, expected=memory["content_sha256"]: agent.update(
-                    crew.store_id, memory["id"], content=f"round {turn} by {number}", expected=expected
+            answers = await together(
+                agent.update(
+                    crew.store_id,
+                    memory["id"],
+                    content=f"round {turn} by {number}",
+                    expected=memory["content_sha256"],
                 )
+                for number, agent in crew.numbered
             )
             outcomes = Counter(map(refusal, answers))
             assert outcomes == {None: 1, PRECONDITION_FAILED: len(crew.agents) - 1}
@@ -38,12 +41,11 @@ def test_an_update_and_a_deletion_with_one_precondition_never_both_happen(fleet:
         for turn in range(ROUNDS):
             memory = accepted(await crew.agents[0].create(crew.store_id, f"/{turn}", "as expected"))
             expected = memory["content_sha256"]
-            answers = await crew.all_at_once(
-                lambda agent, number, memory=memory, expected=expected: (
-                    agent.update(crew.store_id, memory["id"], content=f"by {number}", expected=expected)
-                    if number % 2
-                    else agent.delete(crew.store_id, memory["id"], expected=expected)
-                )
+            answers = await together(
+                agent.update(crew.store_id, memory["id"], content=f"by {number}", expected=expected)
+                if number % 2
+                else agent.delete(crew.store_id, memory["id"], expected=expected)
+                for number, agent in crew.numbered
             )
             outcomes = Counter(map(refusal, answers))
             assert outcomes.pop(None) == 1
@@ -69,9 +71,7 @@ def test_a_precondition_holds_for_the_very_content_that_a_version_replaced(fleet
 
     async def story(crew: Crew) -> None:
         memory = accepted(await crew.agents[0].create(crew.store_id, "/start", "start"))
-        await asyncio.gather(
-            *(write(agent, number, crew, memory["id"]) for number, agent in enumerate(crew.agents))
-        )
+        await together(write(agent, number, crew, memory["id"]) for number, agent in crew.numbered)
         history = await check_history(crew.rows, crew.store_id)
         changes = [version for version in history.versions if version.operation == MODIFIED]
         assert {version.id: history.before(version).sha256 for version in changes} == promised
@@ -98,8 +98,7 @@ def test_read_modify_update_with_retry_loses_no_update(fleet: Fleet) -> None:
 
     async def story(crew: Crew) -> None:
         memory = accepted(await crew.agents[0].create(crew.store_id, "/log", ""))
-        writers = enumerate(crew.agents)
-        await asyncio.gather(*(append_all(agent, number, crew.store_id, memory["id"]) for number, agent in writers))
+        await together(append_all(agent, number, crew.store_id, memory["id"]) for number, agent in crew.numbered)
         log = accepted(await crew.agents[-1].retrieve(crew.store_id, memory["id"]))["content"]
         expected = sorted(f"{number}.{turn}" for number in range(len(crew.agents)) for turn in range(lines))
         assert sorted(log.splitlines()) == expected
@@ -107,7 +106,7 @@ def test_read_modify_update_with_retry_loses_no_update(fleet: Fleet) -> None:
         assert len(history.versions) == 1 + len(expected)
         versions = await crew.agents[0].versions(crew.store_id, view="full", limit=20)
         contents = [version["content"] for version in reversed(versions)]
-        assert all(later.startswith(earlier) for earlier, later in zip(contents, contents[1:], strict=False))
+        assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(contents))
 
     fleet.run(story, agents=6)
 
@@ -119,15 +118,15 @@ def test_the_same_change_sent_many_times_at_once_is_one_version(fleet: Fleet) ->
         for turn in range(ROUNDS):
             content, path = f"content {turn}", f"/path {turn}"
             changes = ({"content": content}, {"path": path}, {"content": content, "path": path})[turn % 3]
-            answers = await crew.all_at_once(
-                lambda agent, _, changes=changes, expected=digest: agent.update(
-                    crew.store_id, memory["id"], expected=expected, **changes
-                )
+            answers = await together(
+                agent.update(crew.store_id, memory["id"], expected=digest, **changes) for agent in crew.agents
             )
             bodies = [accepted(answer) for answer in answers]
             assert len({body["memory_version_id"] for body in bodies}) == 1
-            digest = bodies[0]["content_sha256"]
-            assert digest == hashlib.sha256(accepted(await crew.agents[0].retrieve(crew.store_id, memory["id"]))["content"].encode()).hexdigest()
+            memory = accepted(await crew.agents[0].retrieve(crew.store_id, memory["id"]))
+            digest = memory["content_sha256"]
+            assert digest == sha256(memory["content"]) == bodies[0]["content_sha256"]
+            assert changes.items() <= memory.items()
         history = await check_history(crew.rows, crew.store_id)
         assert len(history.versions) == 1 + ROUNDS
 
@@ -139,10 +138,8 @@ def test_of_many_deletions_at_once_one_is_accepted_and_counted(fleet: Fleet) -> 
         for turn in range(ROUNDS):
             memory = accepted(await crew.agents[0].create(crew.store_id, f"/{turn}", "twelve bytes"))
             expected = memory["content_sha256"] if turn % 2 else None
-            answers = await crew.all_at_once(
-                lambda agent, _, memory=memory, expected=expected: agent.delete(
-                    crew.store_id, memory["id"], expected=expected
-                )
+            answers = await together(
+                agent.delete(crew.store_id, memory["id"], expected=expected) for agent in crew.agents
             )
             assert Counter(map(refusal, answers)) == {None: 1, NOT_FOUND: len(crew.agents) - 1}
         history = await check_history(crew.rows, crew.store_id)

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections import Counter
 
-from tests.concurrency.fleet import Crew, Fleet, accepted, refusal
+from tests.concurrency.fleet import Crew, Fleet, accepted, refusal, together, until
 from tests.concurrency.history import check_history
 from tests.concurrency.limits import MAX_MEMORIES, MAX_STORE_BYTES, MAX_STORES
 from tests.contract.shapes import INVALID_REQUEST
@@ -20,10 +20,10 @@ def test_a_store_takes_memories_to_its_limit_and_not_one_more(fleet: Fleet) -> N
             accepted(await crew.agents[number].create(crew.store_id, f"/filled/{index}", "x"))
 
     async def story(crew: Crew) -> None:
-        await asyncio.gather(*(fill(crew, number) for number in range(len(crew.agents))))
+        await together(fill(crew, number) for number, _ in crew.numbered)
         for turn in range(ROUNDS):
-            answers = await crew.all_at_once(
-                lambda agent, number, turn=turn: agent.create(crew.store_id, f"/more/{turn}/{number}", "x")
+            answers = await together(
+                agent.create(crew.store_id, f"/more/{turn}/{number}", "x") for number, agent in crew.numbered
             )
             assert Counter(map(refusal, answers)) == {None: ROOM, INVALID_REQUEST: len(answers) - ROOM}
             assert (await crew.rows.counters(crew.store_id))["real_count"] == MAX_MEMORIES
@@ -47,12 +47,11 @@ def test_a_store_takes_bytes_to_its_limit_and_not_one_more(fleet: Fleet) -> None
         ]
         assert (await crew.rows.counters(crew.store_id))["real_bytes"] == MAX_STORE_BYTES - ROOM * size
         for turn in range(ROUNDS):
-            answers = await crew.all_at_once(
-                lambda agent, number, turn=turn: (
-                    agent.create(crew.store_id, f"/more/{turn}/{number}", "x" * size)
-                    if number % 2
-                    else agent.update(crew.store_id, small[number // 2]["id"], content=f"{turn}".ljust(size + 1, "x"))
-                )
+            answers = await together(
+                agent.create(crew.store_id, f"/more/{turn}/{number}", "x" * size)
+                if number % 2
+                else agent.update(crew.store_id, small[number // 2]["id"], content=f"{turn}".ljust(size + 1, "x"))
+                for number, agent in crew.numbered
             )
             assert Counter(map(refusal, answers)) == {None: ROOM, INVALID_REQUEST: len(answers) - ROOM}
             assert (await crew.rows.counters(crew.store_id))["real_bytes"] == MAX_STORE_BYTES
@@ -77,15 +76,15 @@ def test_a_workspace_takes_stores_to_its_limit_and_not_one_more(fleet: Fleet) ->
         async with fleet.agents(10, api_key=printed["secret"]) as agents, fleet.rows() as rows:
             made = [accepted(await agents[0].make_store(f"filled {n}"))["id"] for n in range(MAX_STORES - ROOM)]
             for turn in range(ROUNDS):
-                answers = await asyncio.gather(*(agent.make_store(f"round {turn}") for agent in agents))
+                answers = await together(agent.make_store(f"round {turn}") for agent in agents)
                 assert Counter(map(refusal, answers)) == {None: ROOM, INVALID_REQUEST: len(agents) - ROOM}
                 assert await rows.value(count) == MAX_STORES
                 new = [accepted(answer)["id"] for answer in answers if refusal(answer) is None]
                 # Two clients delete each: only one deletion may give room back.
                 deletions = [agent.delete_store(store_id) for agent in agents[:2] for store_id in new]
-                assert Counter(map(refusal, await asyncio.gather(*deletions))) == {None: ROOM, "not_found_error": ROOM}
+                assert Counter(map(refusal, await together(deletions))) == {None: ROOM, "not_found_error": ROOM}
                 assert await rows.value(count) == MAX_STORES - ROOM
-            await asyncio.gather(*(agents[0].delete_store(store_id) for store_id in made))
+            await together(agents[0].delete_store(store_id) for store_id in made)
             assert await rows.value(count) == 0
 
     asyncio.run(main())
@@ -108,8 +107,10 @@ def test_archiving_at_once_with_writes_lets_none_in_afterwards(fleet: Fleet) -> 
                 return
 
     async def archive(crew: Crew) -> int:
-        while (await crew.rows.counters(crew.store_id))["last_seq"] < 20:
-            await asyncio.sleep(0)
+        async def is_busy() -> bool:
+            return (await crew.rows.counters(crew.store_id))["last_seq"] > 20
+
+        await until(is_busy)
         accepted(await crew.agents[0].archive_store(crew.store_id))
         return (await crew.rows.counters(crew.store_id))["last_seq"]
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from tests.concurrency.fleet import Agent, Crew, Fleet, Rows, accepted, refusal
+from tests.concurrency.fleet import Agent, Crew, Fleet, Rows, accepted, refusal, together
 from tests.concurrency.history import check_history
 from tests.contract.shapes import PATH_CONFLICT
 
@@ -56,18 +56,15 @@ def test_a_follower_of_the_sequence_sees_every_version_once_and_in_order(fleet: 
         versions: list[list[str]] = [[] for _ in crew.agents]
 
         async def write_all() -> None:
-            writers = zip(crew.agents, versions, strict=True)
-            await asyncio.gather(
-                *(write(agent, number, crew.store_id, mine) for number, (agent, mine) in enumerate(writers))
-            )
+            await together(write(agent, number, crew.store_id, versions[number]) for number, agent in crew.numbered)
             done.set()
 
         async with fleet.rows() as second:
-            followers = [follow(rows, crew.store_id, done) for rows in (crew.rows, second)]
-            seen = await asyncio.gather(*followers, write_all())
+            followers = (follow(rows, crew.store_id, done) for rows in (crew.rows, second))
+            _, seen = await asyncio.gather(write_all(), together(followers))
         history = await check_history(crew.rows, crew.store_id)
-        assert [last for last, _ in seen[:-1]] == [len(history.versions)] * 2
-        assert all(steps > 5 for _, steps in seen[:-1]), "the followers read while the writers wrote"
+        assert [last for last, _ in seen] == [len(history.versions)] * 2
+        assert all(steps > 5 for _, steps in seen), "the followers read while the writers wrote"
         # A client's versions come in the order in which it was answered.
         seq_of = {version.id: version.seq for version in history.versions}
         for mine in versions:
@@ -83,7 +80,7 @@ def test_what_was_acknowledged_by_one_server_is_read_from_another_at_once(fleet:
         memory = accepted(await writer.create(crew.store_id, "/m", "0"))
         for turn in range(1, 25):
             written = accepted(await writer.update(crew.store_id, memory["id"], content=str(turn)))
-            answers = await asyncio.gather(*(reader.retrieve(crew.store_id, memory["id"]) for reader in readers))
+            answers = await together(reader.retrieve(crew.store_id, memory["id"]) for reader in readers)
             assert [accepted(answer)["content"] for answer in answers] == [str(turn)] * len(readers)
             (newest,) = [page[0] async for page in readers[0].pages(crew.store_id, "memory_versions", limit=100)]
             assert newest["id"] == written["memory_version_id"]

@@ -1,7 +1,7 @@
 """Random stories of one store, told through several servers in turn, against the plain reference."""
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 from hypothesis import settings
@@ -22,7 +22,7 @@ CLIENTS = 3
 class StoreStory(RuleBasedStateMachine):
     """Each step is one request, by whichever client; the answer must be the one that the reference gives."""
 
-    http: list[httpx2.Client]
+    http: ClassVar[list[httpx2.Client]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class StoreStory(RuleBasedStateMachine):
             content = ""
         memory_id = data.draw(st.sampled_from(self.memory_ids))
         expected = self._expected(memory_id, expectation)
-        body = {"content": content, "path": path}
+        body: dict[str, Any] = {"content": content, "path": path}
         if expected is not None:
             body |= {"precondition": {"type": "content_sha256", "content_sha256": expected}}
         answer = self._call(client, "POST", f"/memories/{memory_id}", params={"view": "full"}, json=body)
@@ -198,7 +198,7 @@ def test_a_store_behind_several_servers_behaves_as_the_reference_does(fleet: Fle
         servers = [*fleet.servers, *fleet.servers][:CLIENTS]
 
         class Story(StoreStory):
-            http = [clients.enter_context(server.http()) for server in servers]
+            http: ClassVar = [clients.enter_context(server.http()) for server in servers]
 
         run_state_machine_as_test(Story, settings=settings(max_examples=30, stateful_step_count=30))
-    assert fleet.fsck() == []
+    assert fleet.fsck_until_settled() == []

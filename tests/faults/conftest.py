@@ -5,17 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.places import Place, place
+from tests.faults.places import Place
+from tests.faults.places import place as placed
 from tests.storage.outside import Outside, outside
-from tests.support.backends import POSTGRES_S3, Backend, Services
+from tests.support.backends import POSTGRES_S3, SQLITE_DISK, Backend, Services
 from tests.support.postgres import EmbeddedPostgres
 from tests.support.processes import short_directory
 
 
-@pytest.fixture(name="place")
-def _place(backend: Backend, tmp_path: Path) -> Iterator[Place]:
+@pytest.fixture
+def place(backend: Backend, tmp_path: Path) -> Iterator[Place]:
     """Where the server of a test keeps its data, on both back ends."""
-    with place(backend, tmp_path) as found:
+    with placed(backend, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def s3_place(postgres_s3: Backend, tmp_path: Path) -> Iterator[Place]:
+    """The same for a test about what only PostgreSQL or S3 can do."""
+    with placed(postgres_s3, tmp_path) as found:
         yield found
 
 
@@ -28,8 +36,14 @@ def view(place: Place) -> Iterator[Outside]:
 
 @pytest.fixture
 def postgres_s3(services: Services) -> Backend:
-    """The back end of a test about what only PostgreSQL or S3 can do."""
+    """The back end that has servers which can fail."""
     return Backend(POSTGRES_S3, services)
+
+
+@pytest.fixture
+def sqlite_disk(services: Services) -> Backend:
+    """The back end that has a file which others can lock, and a disk which can be full."""
+    return Backend(SQLITE_DISK, services)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
 """Write load that keeps account: what was acknowledged, what was refused, and what is in doubt."""
 
+import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import httpx2
 
+from app.storage.fsck import Finding
 from tests.storage.outside import until
+from tests.storage.parts import opened
 from tests.support.servers import Server
 
 STORES = "/v1/memory_stores"
@@ -218,8 +221,11 @@ def _content(http: httpx2.Client, store_id: str, memory_id: str) -> str | None:
     return content
 
 
-def assert_clean(servers: Sequence[Server]) -> None:
-    """fsck finds nothing."""
-    for server in servers:
-        done = server.cli("fsck", "--json", check=False)
-        assert (done.returncode, done.stdout) == (0, '{"ok": true, "findings": []}\n'), done.stderr
+def assert_clean(environment: Mapping[str, str]) -> None:
+    """fsck finds nothing in what a server with this environment keeps."""
+
+    async def check() -> list[Finding]:
+        async with opened(environment) as parts:
+            return await parts.check()
+
+    assert asyncio.run(check()) == []

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.faults.proxy import Proxy, before_database, before_s3
 from tests.support.backends import SQLITE_DISK, Backend
 
@@ -43,11 +45,15 @@ class Place:
 
 @contextlib.contextmanager
 def place(backend: Backend, directory: Path) -> Iterator[Place]:
-    """A fresh one."""
+    """A fresh one. Meanwhile the AWS variables are this process's too, for whoever opens the storage in it."""
     inner = backend.environment(directory)
-    if backend.name == SQLITE_DISK:
-        yield Place(dict(inner), inner, None, None)
-        return
-    environment = dict(inner)
-    with before_database(environment) as database, before_s3(environment) as s3:
-        yield Place(environment, inner, database, s3)
+    with pytest.MonkeyPatch.context() as variables:
+        for name, value in inner.items():
+            if name.startswith("AWS_"):
+                variables.setenv(name, value)
+        if backend.name == SQLITE_DISK:
+            yield Place(dict(inner), inner, None, None)
+            return
+        environment = dict(inner)
+        with before_database(environment) as database, before_s3(environment) as s3:
+            yield Place(environment, inner, database, s3)

@@ -3,31 +3,18 @@
 import contextlib
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from tests.faults.load import STORES, assert_clean, load
 from tests.faults.places import Place
-from tests.faults.places import place as placed
 from tests.storage.outside import outside, until
-from tests.support.backends import SQLITE_DISK, Backend, Services
+from tests.support.backends import Backend
 from tests.support.postgres import EmbeddedPostgres
 from tests.support.servers import Server, serve
-
-
-@pytest.fixture
-def sqlite_disk(services: Services) -> Backend:
-    return Backend(SQLITE_DISK, services)
-
-
-@pytest.fixture
-def behind_proxies(postgres_s3: Backend, tmp_path: Path) -> Iterator[Place]:
-    with placed(postgres_s3, tmp_path) as found:
-        yield found
 
 
 def state(server: Server) -> tuple[int, int]:
@@ -37,10 +24,9 @@ def state(server: Server) -> tuple[int, int]:
 
 
 def test_postgres_killed_under_load_loses_nothing_and_the_service_recovers_by_itself(
-    postgres_s3: Backend, tmp_path: Path, mortal_postgres: EmbeddedPostgres
+    s3_place: Place, mortal_postgres: EmbeddedPostgres
 ) -> None:
-    environment = postgres_s3.environment(tmp_path)
-    environment["MEMSTORE_DATABASE_URL"] = mortal_postgres.create_database()
+    environment = s3_place.inner | {"MEMSTORE_DATABASE_URL": mortal_postgres.create_database()}
     with serve(environment) as server, load(server) as writing:
         writing.wait_for_acknowledged(10)
         for end in (mortal_postgres.kill, mortal_postgres.stop):
@@ -58,14 +44,14 @@ def test_postgres_killed_under_load_loses_nothing_and_the_service_recovers_by_it
         with outside(environment) as view:
             view.rows.execute("UPDATE staged_contents SET staged_at = 0")
             view.wait_until_moved()
-        assert_clean([server])
+        assert_clean(environment)
         assert sum(writer.broken for writer in writing.writers) == 0, "the server itself was there all the time"
 
 
-def test_a_database_that_refuses_or_cuts_connections_is_clear_refusals_and_nothing_lost(behind_proxies: Place) -> None:
-    database = behind_proxies.database
+def test_a_database_that_refuses_or_cuts_connections_is_clear_refusals_and_nothing_lost(s3_place: Place) -> None:
+    database = s3_place.database
     assert database is not None
-    with serve(behind_proxies.environment) as server, load(server) as writing:
+    with serve(s3_place.environment) as server, load(server) as writing:
         writing.wait_for_acknowledged(5)
         for _ in range(5):
             database.cut()
@@ -80,7 +66,7 @@ def test_a_database_that_refuses_or_cuts_connections_is_clear_refusals_and_nothi
             writer.stop()
         writing.assert_refusals_are_clear()
         writing.assert_nothing_is_lost(server)
-        assert_clean([server])
+        assert_clean(s3_place.inner)
 
 
 def ask(server: Server, requests: list[tuple[str, str, dict[str, str] | None]]) -> list[httpx2.Response]:
@@ -111,11 +97,11 @@ def assert_unavailable(answers: list[httpx2.Response]) -> None:
 
 
 def test_a_database_that_hangs_is_given_up_with_a_clear_refusal_and_used_again_when_it_answers(
-    behind_proxies: Place,
+    s3_place: Place,
 ) -> None:
-    database = behind_proxies.database
+    database = s3_place.database
     assert database is not None
-    with serve(behind_proxies.environment) as server, server.client() as client:
+    with serve(s3_place.environment) as server, server.client() as client:
         store = client.beta.memory_stores.create(name="kept")
         memories = f"{STORES}/{store.id}/memories"
         memory = client.beta.memory_stores.memories.create(store.id, path="/memory.md", content="before")
@@ -136,13 +122,13 @@ def test_a_database_that_hangs_is_given_up_with_a_clear_refusal_and_used_again_w
             until(lambda: http.get("/readyz").status_code == 200, "the service is ready again")
         after = client.beta.memory_stores.memories.create(store.id, path="/after.md", content="after")
         assert client.beta.memory_stores.memories.retrieve(after.id, memory_store_id=store.id).content == "after"
-        assert_clean([server])
+        assert_clean(s3_place.inner)
 
 
-def test_connections_that_died_without_a_word_do_not_stop_the_service_for_good(behind_proxies: Place) -> None:
-    database = behind_proxies.database
+def test_connections_that_died_without_a_word_do_not_stop_the_service_for_good(s3_place: Place) -> None:
+    database = s3_place.database
     assert database is not None
-    with serve(behind_proxies.environment) as server, server.client(max_retries=0) as client:
+    with serve(s3_place.environment) as server, server.client(max_retries=0) as client:
         store = client.beta.memory_stores.create(name="kept")
         memories = f"{STORES}/{store.id}/memories"
         ask(server, [("GET", memories, None)] * 16)  # so that there are several connections
@@ -152,7 +138,7 @@ def test_connections_that_died_without_a_word_do_not_stop_the_service_for_good(b
         assert state(server) == (200, 200)
         assert {answer.status_code for answer in ask(server, [("GET", memories, None)] * 16)} == {200}
         client.beta.memory_stores.memories.create(store.id, path="/after.md", content="after")
-        assert_clean([server])
+        assert_clean(s3_place.inner)
 
 
 @contextlib.contextmanager
@@ -173,24 +159,28 @@ def test_sqlite_held_by_another_program_is_waited_for_and_then_a_clear_refusal(
         store = client.beta.memory_stores.create(name="kept")
         memories = f"{STORES}/{store.id}/memories"
         memory = client.beta.memory_stores.memories.create(store.id, path="/memory.md", content="before")
-        create = [("POST", memories, {"path": f"/{number}.md", "content": str(number)}) for number in range(4)]
-        with locked(environment):
-            answers: list[httpx2.Response] = []
-            waiting = threading.Thread(target=lambda: answers.extend(ask(server, create[:2])), daemon=True)
-            waiting.start()
-            # Readers do not wait for writers.
-            read = client.beta.memory_stores.memories.retrieve(memory.id, memory_store_id=store.id)
-            assert read.content == "before"
-            assert state(server) == (200, 200)
-            waiting.join(timeout=60)
-        assert_unavailable(answers)
-        assert {answer.status_code for answer in answers} == {529}
-        with locked(environment):
-            waiting = threading.Thread(target=lambda: answers.extend(ask(server, create[2:])), daemon=True)
-            waiting.start()
-            time.sleep(0.1)  # long enough to be under way; how long does not matter
-        waiting.join(timeout=60)
-        assert [answer.status_code for answer in answers[2:]] == [200, 200]
+
+        def create(path: str) -> Future[list[httpx2.Response]]:
+            return threads.submit(ask, server, [("POST", memories, {"path": path, "content": path})])
+
+        with outside(environment) as view:
+            view.wait_until_moved()  # or the mover stands in line, too
+        with ThreadPoolExecutor(1) as threads:
+            with locked(environment):
+                refused = create("/refused.md")
+                # Readers do not wait for writers.
+                read = client.beta.memory_stores.memories.retrieve(memory.id, memory_store_id=store.id)
+                assert read.content == "before"
+                assert state(server) == (200, 200)
+                (answer,) = refused.result(timeout=60)
+            assert answer.status_code == 529
+            assert_unavailable([answer])
+
+            with locked(environment):
+                waiting = create("/waited.md")
+                assert state(server) == (200, 200)  # by now the request is under way
+            (answer,) = waiting.result(timeout=60)
+            assert answer.status_code == 200
         listed = client.beta.memory_stores.memories.list(store.id).data
-        assert [item.path for item in listed] == ["/2.md", "/3.md", "/memory.md"]
-        assert_clean([server])
+        assert [item.path for item in listed] == ["/memory.md", "/waited.md"]
+        assert_clean(environment)

@@ -35,7 +35,7 @@ def test_every_acknowledged_write_is_there_after_kill_9_under_load(place: Place,
             place.s3.forward()
         for writing in loads:
             writing.assert_nothing_is_lost(server)
-        assert_clean([server])
+        assert_clean(place.inner)
         view.rows.execute("UPDATE staged_contents SET staged_at = 0")  # old enough for the sweeper
         view.wait_until_moved()
         blobs = view.blobs.all_keys()
@@ -55,7 +55,7 @@ def test_a_write_that_was_not_acknowledged_before_kill_9_is_whole_or_not_there(p
                 f"SELECT seq, memory_id FROM memory_versions WHERE store_id = '{store_id}' ORDER BY seq"
             )
             assert [int(seq) for seq, _ in versions] == list(range(1, len(versions) + 1))
-        assert_clean([server])
+        assert_clean(place.inner)
 
 
 def test_content_left_staged_by_a_killed_server_is_moved_after_the_restart(place: Place, view: Outside) -> None:
@@ -72,7 +72,7 @@ def test_content_left_staged_by_a_killed_server_is_moved_after_the_restart(place
         view.wait_until_moved()
         assert contents(writing) <= view.blobs.all_keys()
         writing.assert_nothing_is_lost(server)
-        assert_clean([server])
+        assert_clean(place.inner)
 
 
 def test_a_server_killed_while_it_erases_finishes_after_the_restart(place: Place, view: Outside) -> None:
@@ -95,4 +95,4 @@ def test_a_server_killed_while_it_erases_finishes_after_the_restart(place: Place
         view.rows.execute("UPDATE condemned_contents SET claimed_until = 0")  # as after two minutes
         server.start()
         until(lambda: view.blobs.all_keys() == {key(store.id, digest("harmless"))}, "the erased contents are gone")
-        assert_clean([server])
+        assert_clean(place.inner)
