@@ -99,13 +99,19 @@ class Contents:
         return [content for content in found if content is not None]
 
 
+_ATTEMPTS = 5
+"""Each failed one needs an erasure between a row's read and its content's; so many in one request is a fault."""
+
+
 async def with_fresh_rows(read: Callable[[], Awaitable[T]]) -> T:
-    """Run a read of rows and their content; once more if content was erased between the two."""
-    try:
-        return await read()
-    except ContentGone:
-        pass
-    try:
-        return await read()
-    except ContentGone:
-        raise InternalError("a memory's content is missing from the blob store; run 'memstore fsck'") from None
+    """Run a read of rows and their content; again if content was erased between the two.
+
+    Raises:
+        InternalError: the content is missing, however fresh the row.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return await read()
+        except ContentGone:
+            continue
+    raise InternalError("a memory's content is missing from the blob store; run 'memstore fsck'")
