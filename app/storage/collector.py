@@ -12,6 +12,8 @@ So no lock is held while the blob store works, and a content that came back can'
 A claim outlives every request that its holder may still have under way at the blob store.
 """
 
+from dataclasses import asdict, dataclass
+
 from app.contract import clock
 from app.storage.blobs import BlobStore
 from app.storage.database import Database, Transaction
@@ -34,10 +36,11 @@ _CONDEMN = Statement(
     """
     INSERT INTO condemned_contents (store_id, content_sha256, token, condemned_at, claimed_until)
     VALUES (:store_id, :sha256, 1, :now, 0)
-    ON CONFLICT (store_id, content_sha256)
-    DO UPDATE SET token = condemned_contents.token + 1, claimed_until = 0
+    ON CONFLICT (store_id, content_sha256) DO UPDATE SET token = condemned_contents.token + 1
     """
 )
+"""A claim on it stays: while its holder may still remove the blob, nobody else may call the content removed."""
+
 _CLAIMABLE = Statement("SELECT 1 AS found FROM condemned_contents WHERE claimed_until < :now LIMIT 1")
 _CLAIM = Statement(
     """
@@ -51,7 +54,13 @@ _CLAIM = Statement(
 _FORGET = Statement(
     """
     DELETE FROM condemned_contents
-     WHERE store_id = :store_id AND content_sha256 = :sha256 AND token = :token
+     WHERE store_id = :store_id AND content_sha256 = :sha256 AND token = :token AND claimed_until = :until
+    """
+)
+_GIVE_UP_CLAIM = Statement(
+    """
+    UPDATE condemned_contents SET claimed_until = 0
+     WHERE store_id = :store_id AND content_sha256 = :sha256 AND claimed_until = :until
     """
 )
 
@@ -64,6 +73,16 @@ async def condemn_unless_referenced(transaction: Transaction, store_id: str, sha
     await transaction.execute(_UNSTAGE, parameters)
     await transaction.execute(_CONDEMN, parameters)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """One content that this process alone may remove until a time; `token` is that of its condemnation."""
+
+    store_id: str
+    sha256: bytes
+    token: int
+    until: int
 
 
 class Collector:
@@ -82,28 +101,29 @@ class Collector:
         """
         removed = 0
         while batch := await self._claim():
-            await self._blobs.remove([(store_id, sha256) for store_id, sha256, _ in batch])
+            await self._blobs.remove([(claim.store_id, claim.sha256) for claim in batch])
             await self._forget(batch)
             removed += len(batch)
             BLOBS_REMOVED.inc(len(batch))
         return removed
 
-    async def _claim(self) -> list[tuple[str, bytes, int]]:
+    async def _claim(self) -> list["_Claim"]:
         if await self._database.fetch_one(_CLAIMABLE, {"now": clock.now()}) is None:
             return []
 
-        async def work(transaction: Transaction) -> list[tuple[str, bytes, int]]:
+        async def work(transaction: Transaction) -> list[_Claim]:
             now = clock.now()
-            rows = await transaction.fetch_all(
-                _CLAIM, {"now": now, "until": now + _CLAIM_MICROSECONDS, "limit": _BATCH}
-            )
-            return [(row["store_id"], bytes(row["content_sha256"]), row["token"]) for row in rows]
+            until = now + _CLAIM_MICROSECONDS
+            rows = await transaction.fetch_all(_CLAIM, {"now": now, "until": until, "limit": _BATCH})
+            return [_Claim(row["store_id"], bytes(row["content_sha256"]), row["token"], until) for row in rows]
 
         return await self._database.transact(work)
 
-    async def _forget(self, batch: list[tuple[str, bytes, int]]) -> None:
+    async def _forget(self, batch: list["_Claim"]) -> None:
         async def work(transaction: Transaction) -> None:
-            for store_id, sha256, token in batch:
-                await transaction.execute(_FORGET, {"store_id": store_id, "sha256": sha256, "token": token})
+            for claim in batch:
+                # Condemned again meanwhile: a blob may have been put since, so it is removed once more.
+                if not await transaction.execute(_FORGET, asdict(claim)):
+                    await transaction.execute(_GIVE_UP_CLAIM, asdict(claim))
 
         await self._database.transact(work)
