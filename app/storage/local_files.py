@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 _syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if sys.platform == "linux" else None
+
+_REMOVALS = 3
 
 
 def _sync_path(path: str) -> None:
@@ -76,6 +79,17 @@ class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
         directories = {os.path.dirname(name) for name in files}
         for directory in sorted(directories | {os.path.dirname(directory) for directory in directories}):
             _sync_path(directory)
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove a file, or a whole directory, from which others may be removing too."""
+        if not recursive:
+            super().rm(path, maxdepth=maxdepth)
+            return
+        for _ in range(_REMOVALS):
+            shutil.rmtree(path, ignore_errors=True)
+            if not os.path.lexists(path):
+                return
+        shutil.rmtree(path)  # This time saying what is in the way.
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
         """Read a file; a whole one without fsspec's file object."""
