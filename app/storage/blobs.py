@@ -196,7 +196,7 @@ def _unavailable(error: BaseException) -> BaseException:
 def _or_none(call: Callable[[], T]) -> T | None:
     try:
         return call()
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
 
 

@@ -17,6 +17,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 
+from app.contract import ids
 from app.storage.blobs import BlobInfo, BlobStore
 from app.storage.collector import LOCK_STORE, Collector
 from app.storage.database import Database, Row, Transaction
@@ -29,7 +30,8 @@ _SECOND_LOOK_SECONDS = 0.5
 
 _STORES = Statement(
     """
-    SELECT id FROM memory_stores WHERE deleted_at IS NULL AND id > :store_id ORDER BY id LIMIT :limit
+    SELECT id, last_seq FROM memory_stores
+     WHERE deleted_at IS NULL AND id > :store_id AND id < :last_id ORDER BY id LIMIT :limit
     """
 )
 _CONTENTS = Statement(
@@ -37,7 +39,7 @@ _CONTENTS = Statement(
     SELECT v.seq, v.id, v.content_sha256, v.content_size, t.content
       FROM memory_versions v
       LEFT JOIN staged_contents t ON t.store_id = v.store_id AND t.content_sha256 = v.content_sha256
-     WHERE v.store_id = :store_id AND v.seq > :seq AND v.content_sha256 IS NOT NULL
+     WHERE v.store_id = :store_id AND v.seq > :seq AND v.seq <= :last_seq AND v.content_sha256 IS NOT NULL
      ORDER BY v.seq LIMIT :limit
     """
 )
@@ -108,35 +110,41 @@ class Fsck:
         Counters are counted anew and orphaned blobs removed. Content that is gone can't be brought back.
         """
         findings: list[Finding] = []
-        store_id = ""
-        while rows := await self._database.fetch_all(_STORES, {"store_id": store_id, "limit": _BATCH}):
+        # What comes while the check runs is not its business; otherwise it might never end.
+        store_id, last_id = "", ids.new(ids.STORE)
+        while rows := await self._database.fetch_all(
+            _STORES, {"store_id": store_id, "last_id": last_id, "limit": _BATCH}
+        ):
             for row in rows:
                 store_id = row["id"]
-                findings += await self._check_store(store_id, repair=repair)
+                findings += await self._check_store(store_id, row["last_seq"], repair=repair)
         findings += await self._check_workspaces(repair=repair)
         findings += await self._check_orphans(repair=repair)
         return findings
 
-    async def _check_store(self, store_id: str, *, repair: bool) -> list[Finding]:
-        found = await self._check_contents(store_id)
-        if found or await self._broken_heads(store_id):
+    async def _check_store(self, store_id: str, last_seq: int, *, repair: bool) -> list[Finding]:
+        found = await self._check_rows(store_id, last_seq)
+        if found:
+            # Only what both looks found is wrong: each alone may have met a version that was being erased.
             await asyncio.sleep(_SECOND_LOOK_SECONDS)
-            found = await self._check_contents(store_id)
-            found += [
-                Finding(
-                    "broken_head",
-                    store_id,
-                    f"memory {row['id']} at {row['path']!r} does not match its head version",
-                )
-                for row in await self._broken_heads(store_id)
-            ]
+            again = await self._check_rows(store_id, last_seq)
+            found = [finding for finding in again if finding in found]
         return found + await self._check_counters(store_id, repair=repair)
 
-    async def _check_contents(self, store_id: str) -> list[Finding]:
+    async def _check_rows(self, store_id: str, last_seq: int) -> list[Finding]:
+        broken_heads = [
+            Finding("broken_head", store_id, f"memory {row['id']} at {row['path']!r} does not match its head version")
+            for row in await self._broken_heads(store_id)
+        ]
+        return await self._check_contents(store_id, last_seq) + broken_heads
+
+    async def _check_contents(self, store_id: str, last_seq: int) -> list[Finding]:
         findings: list[Finding] = []
         seen: dict[bytes, str | None] = {}
         seq = 0
-        while rows := await self._database.fetch_all(_CONTENTS, {"store_id": store_id, "seq": seq, "limit": _BATCH}):
+        while rows := await self._database.fetch_all(
+            _CONTENTS, {"store_id": store_id, "seq": seq, "last_seq": last_seq, "limit": _BATCH}
+        ):
             seq = rows[-1]["seq"]
             await self._judge([row for row in rows if bytes(row["content_sha256"]) not in seen], store_id, seen)
             for row in rows:

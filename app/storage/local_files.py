@@ -1,6 +1,7 @@
 """fsspec's local file system with writes that survive a power cut."""
 
 import ctypes
+import errno
 import os
 import shutil
 import sys
@@ -65,6 +66,16 @@ class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
             _write(name, content)
         self._make_durable(files)
 
+    def rm_file(self, path: str) -> None:
+        """Remove one file."""
+        self._require_root()
+        super().rm_file(path)
+
+    def _require_root(self) -> None:
+        """Tell a file that is gone from a disk that is: without the root, nothing is known of any file."""
+        if not os.path.isdir(self._root):
+            raise NotADirectoryError(errno.ENOTDIR, "the directory of the blobs is not there", self._root)
+
     def _make_durable(self, files: Mapping[str, bytes]) -> None:
         if _syncfs is not None:
             descriptor = os.open(self._root, os.O_RDONLY)
@@ -85,6 +96,7 @@ class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
         if not recursive:
             super().rm(path, maxdepth=maxdepth)
             return
+        self._require_root()
         for _ in range(_REMOVALS):
             shutil.rmtree(path, ignore_errors=True)
             if not os.path.lexists(path):
@@ -94,6 +106,10 @@ class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
         """Read a file; a whole one without fsspec's file object."""
         if start is None and end is None:
-            return Path(path).read_bytes()
+            try:
+                return Path(path).read_bytes()
+            except FileNotFoundError:
+                self._require_root()
+                raise
         data: bytes = super().cat_file(path, start, end, **options)
         return data

@@ -6,6 +6,7 @@ those who wait in turn. Its connections carry no session state, so nothing has t
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +30,8 @@ class PostgresPool:
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._count = 0
         """Connections that exist or are being made."""
+        self._idle = asyncio.Event()
+        """Set when a pool that is being closed has no connection left."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
@@ -56,11 +59,19 @@ class PostgresPool:
             pass
 
     async def close(self) -> None:
-        """End the free connections; those in use end when they are given back."""
+        """Turn away who waits, let those in use finish for a while, and end every connection."""
         self._size = 0
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(PoolTimeout())
         while self._free:
+            connection = self._free.pop()
             self._count -= 1
-            await self._free.pop().close()
+            await connection.close()
+        if self._count > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), self._timeout)
 
     def _take(self) -> Any | None:
         """A free connection that the database has not closed meanwhile."""
@@ -74,13 +85,15 @@ class PostgresPool:
     async def _wait_or_make(self) -> Any:
         if self._count < self._size:
             return await self._make()
+        if self._size == 0:
+            raise PoolTimeout
         turn: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
             async with asyncio.timeout(self._timeout):
                 connection = await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled() and turn.result() is not None:
+            if turn.done() and not turn.cancelled() and turn.exception() is None and turn.result() is not None:
                 self._give_back(turn.result())
             if isinstance(error, TimeoutError):
                 raise PoolTimeout from None
@@ -103,6 +116,8 @@ class PostgresPool:
         elif self._count > self._size:
             self._count -= 1
             connection.terminate()
+            if self._count == 0:
+                self._idle.set()
         elif not self._call_next(connection):
             self._free.append(connection)
 

@@ -29,6 +29,7 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "size": Integer(),
     "operation": SmallInteger(),
     "seq": BigInteger(),
+    "last_seq": BigInteger(),
     "token": BigInteger(),
     "limit": Integer(),
     "keep": Integer(),
