@@ -173,7 +173,7 @@ class Fleet:
         """Everything `memstore fsck` finds."""
         done = self.servers[0].cli("fsck", "--json", check=False)
         findings: list[Item] = json.loads(done.stdout)["findings"]
-        assert done.returncode == (1 if findings else 0), done.stderr
+        assert done.returncode == (1 if findings else 0), (done.returncode, findings, done.stderr)
         return findings
 
     def fsck_until_settled(self) -> list[Item]:
@@ -188,10 +188,15 @@ class Fleet:
             if not findings or time.monotonic() > deadline:
                 return findings
 
-    def complaints(self) -> list[str]:
-        """What the servers logged of faults in themselves, in answers or in the background."""
-        logs = [line for server in self.servers for line in server.log.read_text().splitlines()]
-        return [line for line in logs if "Traceback" in line or "could not move" in line]
+    @contextmanager
+    def without_complaints(self) -> Iterator[None]:
+        """Assert that meanwhile no server logged a fault of its own, in an answer or in the background."""
+        sizes = {server.log: server.log.stat().st_size for server in self.servers}
+        yield
+        for log, size in sizes.items():
+            new = log.read_bytes()[size:].decode()
+            assert "Traceback" not in new, new
+            assert "could not move" not in new, new
 
     def run(self, story: Callable[[Crew], Awaitable[None]], *, agents: int) -> None:
         """Play `story` with a crew of this many clients, spread evenly over the servers."""

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import httpx2
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -17,6 +17,8 @@ PATHS = st.lists(st.sampled_from(["a", "a!", "b"]), min_size=1, max_size=3).map(
 EXPECTATIONS = st.sampled_from([None, None, "current", "stale"])
 STALE = sha256("what the memory never held")
 CLIENTS = 3
+# A failure is told as it was found: making it shorter can take longer than a test may.
+SETTINGS = settings(max_examples=30, stateful_step_count=30, phases=(Phase.generate,))
 
 
 class StoreStory(RuleBasedStateMachine):
@@ -200,5 +202,5 @@ def test_a_store_behind_several_servers_behaves_as_the_reference_does(fleet: Fle
         class Story(StoreStory):
             http: ClassVar = [clients.enter_context(server.http()) for server in servers]
 
-        run_state_machine_as_test(Story, settings=settings(max_examples=30, stateful_step_count=30))
+        run_state_machine_as_test(Story, settings=SETTINGS)
     assert fleet.fsck_until_settled() == []

@@ -102,7 +102,7 @@ def test_what_is_erased_during_an_outage_is_gone_after_it(place: Place, view: Ou
         outage.close()
         view.rows.execute("UPDATE condemned_contents SET claimed_until = 0")  # as after two minutes
         left = {key(store.id, digest("harmless"))}
-        until(lambda: view.blobs.all_keys() == left, "the erased contents are gone", within=30)
+        until(lambda: view.blobs.all_keys() == left, "the erased contents are gone", within=20)
         assert_clean(place.inner)
 
 

