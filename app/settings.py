@@ -11,6 +11,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 _PREFIX = "MEMSTORE_"
+_MOST = 10**15
+"""Far beyond use, and inside what both databases count with."""
+
 _CONFIDENTIAL = {"MEMSTORE_DATABASE_URL", "MEMSTORE_BLOB_URL", "MEMSTORE_S3_ENDPOINT_URL", "MEMSTORE_BOOTSTRAP_API_KEY"}
 
 
@@ -40,17 +43,19 @@ class Settings(BaseSettings):
     bootstrap_api_key: SecretStr | None = Field(
         None, description="If set, this secret is accepted as an API key of the workspace `default`."
     )
-    max_memories_per_store: Annotated[int, Field(ge=1)] = Field(10_000, description="Memories one store may hold.")
-    max_store_bytes: Annotated[int, Field(ge=1)] = Field(
+    max_memories_per_store: Annotated[int, Field(ge=1, le=_MOST)] = Field(
+        10_000, description="Memories one store may hold."
+    )
+    max_store_bytes: Annotated[int, Field(ge=1, le=_MOST)] = Field(
         104_857_600, description="Bytes of UTF-8 that the current contents of one store may hold together."
     )
-    max_stores: Annotated[int, Field(ge=0)] = Field(
+    max_stores: Annotated[int, Field(ge=0, le=_MOST)] = Field(
         0, description="Memory stores one workspace may hold; 0 is no limit."
     )
-    version_retention_days: Annotated[int, Field(ge=0)] = Field(
+    version_retention_days: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         30, description="Versions older than this many days are removed by the sweeper."
     )
-    keep_recent_versions: Annotated[int, Field(ge=1)] = Field(
+    keep_recent_versions: Annotated[int, Field(ge=1, le=_MOST)] = Field(
         10,
         description="The newest versions of a live memory that are kept whatever their age; its head always is.",
     )
@@ -113,6 +118,16 @@ class Settings(BaseSettings):
             raise ValueError("must hold an absolute path after file://, such as file:///var/lib/memstore/blobs")
         if parts.scheme == "s3" and not parts.netloc:
             raise ValueError("must name a bucket, such as s3://bucket/prefix")
+        return url
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _check_endpoint(cls, url: str | None) -> str | None:
+        if not url:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https URL, such as http://127.0.0.1:7480")
         return url
 
     @field_validator("bootstrap_api_key")

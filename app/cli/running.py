@@ -1,11 +1,12 @@
 """Running a coroutine of a command on the opened database or storage."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from app.http.application import storage_options
-from app.settings import load
+from app.settings import BadSettings, Settings, load
 from app.storage import migrations
 from app.storage.database import Database
 from app.storage.storage import Storage, make_database
@@ -13,11 +14,28 @@ from app.storage.storage import Storage, make_database
 T = TypeVar("T")
 
 
+@contextmanager
+def blamed_on(setting: str, value: object) -> Iterator[None]:
+    """Say the setting's name when what it points to can't be used."""
+    try:
+        yield
+    except OSError as error:
+        raise BadSettings(f"{setting}: {value} can't be used: {error.strerror or error}") from error
+    except (ValueError, ImportError) as error:
+        raise BadSettings(f"{setting}: {error}") from error
+
+
+def migrate_embedded(settings: Settings) -> None:
+    """Bring the embedded database up to date; another one is brought so by 'memstore migrate'."""
+    if settings.is_embedded:
+        with blamed_on("MEMSTORE_DATABASE_URL", settings.database_url):
+            migrations.upgrade(settings.database_url)
+
+
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     """Open the database of the settings, run `work`, close it. The embedded database is migrated first."""
     settings = load()
-    if settings.is_embedded:
-        migrations.upgrade(settings.database_url)
+    migrate_embedded(settings)
 
     async def run() -> T:
         database = make_database(settings.database_url, 1)
@@ -34,8 +52,7 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
 def with_storage(work: Callable[[Storage], Awaitable[T]]) -> T:
     """The same with database and blob store, without background work."""
     settings = load()
-    if settings.is_embedded:
-        migrations.upgrade(settings.database_url)
+    migrate_embedded(settings)
 
     async def run() -> T:
         storage = Storage(storage_options(settings))

@@ -11,8 +11,9 @@ import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from app.cli.running import blamed_on, migrate_embedded
 from app.keys.service import DEFAULT_WORKSPACE, Keys
-from app.settings import BadSettings, Settings, load
+from app.settings import Settings, load
 from app.storage import migrations
 from app.storage.blobs import open_blob_store
 from app.storage.storage import make_database
@@ -112,15 +113,14 @@ def serve(
     """Serve the API. The embedded database is migrated first; another one by 'memstore migrate'."""
     settings = load()
     if settings.is_embedded:
-        try:
+        with blamed_on("MEMSTORE_DATA_DIR", settings.data_dir):
             settings.data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadSettings(f"MEMSTORE_DATA_DIR: {settings.data_dir} can't be made: {error.strerror}") from None
-        migrations.upgrade(settings.database_url)
+        migrate_embedded(settings)
     else:
         _check_schema(settings)
     # Opened once here, so that a place that can't be used is said in one sentence, not by every worker.
-    open_blob_store(settings.blob_url, settings.s3_endpoint_url)
+    with blamed_on("MEMSTORE_BLOB_URL", settings.blob_url):
+        open_blob_store(settings.blob_url, settings.s3_endpoint_url)
     config = uvicorn.Config(
         "app.http.application:create_gateway",
         factory=True,

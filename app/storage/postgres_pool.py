@@ -14,6 +14,17 @@ from typing import Any
 
 import asyncpg
 
+_BROKEN = (
+    OSError,
+    TimeoutError,
+    asyncio.CancelledError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+)
+"""After these something may still be under way on a connection, or its end is. Other answers leave it as it was."""
+
 
 class PoolTimeout(Exception):
     """No connection was free in time."""
@@ -44,10 +55,7 @@ class PostgresPool:
         connection = self._take() or await self._wait_or_make()
         try:
             yield connection
-        except asyncpg.PostgresError:
-            raise  # An answer of the database: the connection is as good as before.
-        except (OSError, TimeoutError, asyncio.CancelledError, asyncpg.InterfaceError):
-            # Something may still be under way on it.
+        except _BROKEN:
             connection.terminate()
             raise
         finally:
@@ -110,12 +118,11 @@ class PostgresPool:
             raise
 
     def _give_back(self, connection: Any) -> None:
-        if connection.is_closed():
+        if connection.is_closed() or self._count > self._size:
+            if not connection.is_closed():
+                connection.terminate()
             self._count -= 1
             self._call_next(None)
-        elif self._count > self._size:
-            self._count -= 1
-            connection.terminate()
             if self._count == 0:
                 self._idle.set()
         elif not self._call_next(connection):

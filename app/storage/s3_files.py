@@ -58,6 +58,9 @@ def open_s3(endpoint_url: str | None) -> S3FileSystem:
     """The file system for the usual AWS variables and credential sources (environment, profile, instance role).
 
     `endpoint_url` is that of another S3-speaking server; buckets are then part of the path.
+
+    Raises:
+        ValueError: no source has credentials.
     """
     config: dict[str, Any] = {}
     if endpoint_url:
@@ -75,5 +78,9 @@ def open_s3(endpoint_url: str | None) -> S3FileSystem:
         "asynchronous": True,
     }
     if not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):
+        if session.get_credentials() is None:
+            raise ValueError(
+                "S3 needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or an instance role"
+            )
         options["credential_provider"] = Boto3CredentialProvider(session)
     return S3FileSystem("s3", **options)

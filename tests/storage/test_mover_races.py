@@ -140,6 +140,35 @@ async def test_content_that_comes_back_during_its_removal_is_not_lost(parts: Par
     await assert_at_home(parts, again[0])
 
 
+async def test_a_mover_that_put_an_erased_content_leaves_alone_the_stage_row_of_the_one_that_came_back(
+    parts: Parts,
+) -> None:
+    past = await parts.create_past("text")
+    claimed, moved = asyncio.Event(), asyncio.Event()
+    again: list[Written] = []
+    collector_blobs, mover_blobs = InterruptedBlobs(parts.blobs), InterruptedBlobs(parts.blobs)
+    collecting: list[asyncio.Task[int]] = []
+
+    async def write_again_and_be_slow() -> None:
+        again.append(await parts.create(past.store_id, "text", "/again.md"))
+        claimed.set()
+        await moved.wait()
+
+    async def erase_and_begin_to_collect() -> None:
+        await parts.redact(past)
+        collecting.append(asyncio.create_task(parts.collector(collector_blobs).collect()))
+        await claimed.wait()
+
+    collector_blobs.before_remove = write_again_and_be_slow
+    mover_blobs.before_put = erase_and_begin_to_collect
+    await parts.mover(mover_blobs).move([past.staged])
+    moved.set()
+    await collecting[0]
+    # The removal came last, so only the stage has the content now.
+    assert await parts.read(again[0]) == "text"
+    await assert_at_home(parts, again[0])
+
+
 async def test_content_that_comes_back_and_is_erased_again_during_its_removal_is_removed_again(parts: Parts) -> None:
     past = await parts.create_past("secret")
     await parts.move_all()

@@ -5,7 +5,9 @@ import pytest
 from app.contract.errors import InternalError
 from app.storage.contents import ContentCache
 from tests.storage.interrupted import InterruptedBlobs
+from tests.storage.outside import key
 from tests.storage.parts import Parts
+from tests.support.backends import SQLITE_DISK, Backend
 
 pytestmark = pytest.mark.anyio
 
@@ -72,11 +74,29 @@ async def test_content_that_is_moved_between_row_and_answer_is_read(parts: Parts
     assert await parts.read(memory) == "content"
 
 
+async def test_a_reader_with_an_old_row_never_takes_a_half_written_blob_for_its_content(
+    parts: Parts, backend: Backend
+) -> None:
+    if backend.name != SQLITE_DISK:
+        pytest.skip("S3 takes an object whole or not at all")
+    memory = await parts.create(await parts.store(), "some text")
+    await parts.move_all()
+
+    async def erase_the_old_and_bring_it_back_elsewhere() -> None:
+        await parts.update(memory, "new text")
+        await parts.redact(memory)
+        assert await parts.collector().collect() == 1
+        await parts.create(memory.store_id, "some text", "/elsewhere.md")
+        parts.outside.blobs.write(key(memory.store_id, memory.sha256), b"some")  # as a mover that is half through
+
+    interrupt(parts).before_get = erase_the_old_and_bring_it_back_elsewhere
+    assert await parts.read(memory) == "new text"
+
+
 async def test_content_that_is_really_lost_is_an_error_that_names_fsck(parts: Parts) -> None:
     memory = await parts.create(await parts.store(), "content")
     await parts.move_all()
-    (key,) = parts.outside.blobs.all_keys()
-    parts.outside.blobs.remove(key)
+    parts.outside.blobs.remove(key(memory.store_id, memory.sha256))
     with pytest.raises(InternalError, match="memstore fsck"):
         await parts.read(memory)
 
