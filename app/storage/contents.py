@@ -1,5 +1,6 @@
 """Reading content: cache, then stage, then blob store. The put precedes the removal from the stage, so one has it."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -15,7 +16,7 @@ Reference = tuple[str, bytes, bytes | None]
 
 
 class ContentGone(Exception):
-    """A row's content was in neither place: it was erased after the row was read. Read the row again."""
+    """A row's content was not where it should be: it was erased after the row was read. Read the row again."""
 
 
 class ContentCache:
@@ -91,10 +92,11 @@ class Contents:
             self._miss.inc(len(missing))
             wanted = [references[index][:2] for index in missing]
             for index, content in zip(missing, await self._blobs.get_many(wanted), strict=True):
-                if content is None:
+                store_id, sha256, _ = references[index]
+                # A file that a mover is writing just now is there, but not whole: its content is still staged.
+                if content is None or hashlib.sha256(content).digest() != sha256:
                     raise ContentGone
                 found[index] = content
-                store_id, sha256, _ = references[index]
                 self._cache.put(store_id, sha256, content)
         return [content for content in found if content is not None]
 
@@ -114,4 +116,4 @@ async def with_fresh_rows(read: Callable[[], Awaitable[T]]) -> T:
             return await read()
         except ContentGone:
             continue
-    raise InternalError("a memory's content is missing from the blob store; run 'memstore fsck'")
+    raise InternalError("a memory's content is missing or damaged in the blob store; run 'memstore fsck'")

@@ -129,3 +129,11 @@ def test_a_cache_of_no_bytes_holds_nothing() -> None:
     cache = ContentCache(0)
     cache.put("store", b"a", b"1")
     assert cache.get("store", b"a") is None
+
+
+async def test_content_that_was_damaged_is_never_answered(parts: Parts) -> None:
+    memory = await parts.create(await parts.store(), "content")
+    await parts.move_all()
+    parts.outside.blobs.write(key(memory.store_id, memory.sha256), b"CONTENT")
+    with pytest.raises(InternalError, match="memstore fsck"):
+        await parts.read(memory)
