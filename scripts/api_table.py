@@ -1,5 +1,6 @@
 """The coverage table: every route and field of the vendor's memory API beside what this service serves.
 
+The agents, environments and sessions around the memory are in it too.
 Nothing in it is typed by hand. The vendor's side is what the installed SDK sends (each method is called
 once against a transport that records the request) and what its response models name. Our side is the
 OpenAPI document of the application.
@@ -9,7 +10,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +18,10 @@ from typing import Any, Final
 import anthropic
 import httpx2
 import pydantic
+from anthropic.resources.beta.agents import Agents, Versions
+from anthropic.resources.beta.environments import Environments
 from anthropic.resources.beta.memory_stores import Memories, MemoryStores, MemoryVersions
+from anthropic.resources.beta.sessions import Resources, Sessions
 
 Alternatives = frozenset[str]
 """What a JSON value may be, in the words of `_WORDS`, `"literal"` or `map of …`."""
@@ -34,9 +38,14 @@ _WORDS: Final[dict[object, str]] = {
     type(None): "null",
 }
 _RESOURCES: Final[dict[str, type]] = {
-    "": MemoryStores,
-    "memories.": Memories,
-    "memory_versions.": MemoryVersions,
+    "memory_stores.": MemoryStores,
+    "memory_stores.memories.": Memories,
+    "memory_stores.memory_versions.": MemoryVersions,
+    "agents.": Agents,
+    "agents.versions.": Versions,
+    "environments.": Environments,
+    "sessions.": Sessions,
+    "sessions.resources.": Resources,
 }
 _NOT_FIELDS: Final = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}
 _METHODS: Final = ("get", "head", "post", "put", "patch", "delete")
@@ -88,11 +97,16 @@ def _children(member: Any) -> Mapping[str, Any]:
     return {}
 
 
+def _is_list(member: Any) -> bool:
+    """Whether it is an array in JSON: a list, or in a request what can be read as one."""
+    return typing.get_origin(member) in (list, Iterable, Sequence)
+
+
 def _vendor_word(member: Any) -> Alternatives:
     origin, arguments = typing.get_origin(member), typing.get_args(member)
     if origin is typing.Literal:
         return frozenset(json.dumps(value) for value in arguments)
-    if origin is list:
+    if _is_list(member):
         return frozenset({"array"})
     if origin is dict:
         return frozenset({f"map of {_render(_vendor_type(arguments[1]))}"})
@@ -101,6 +115,9 @@ def _vendor_word(member: Any) -> Alternatives:
 
 def _vendor_type(annotation: Any) -> Alternatives:
     found = frozenset(word for member in _members(annotation) for word in _vendor_word(member))
+    if "string" in found:
+        # Some texts are named for convenience, others are as good.
+        found = frozenset(word for word in found if not word.startswith('"'))
     # In JSON a time is a text: "date-time or text" says no more than "date-time".
     return found - {"string"} if "date-time" in found else found
 
@@ -113,7 +130,7 @@ def _vendor_below(annotation: Any, name: str) -> Fields:
     """The fields inside a value: of the object, of each object of a union, of a list's items."""
     fields: Fields = {}
     for member in _members(annotation):
-        if typing.get_origin(member) is list:
+        if _is_list(member):
             for inner, found in _vendor_below(typing.get_args(member)[0], f"{name}[]").items():
                 _add(fields, inner, found)
         for child, child_annotation in _children(member).items():
@@ -140,7 +157,7 @@ def _places(request: httpx2.Request, parameters: list[str]) -> Iterator[tuple[st
             if value == marker:
                 yield parameter, "query", name
         for name, value in body.items():
-            if value == marker:
+            if value in (marker, [marker]):
                 yield parameter, "body", name
 
 
@@ -155,10 +172,11 @@ def _vendor_operation(call: str, resource: type, method: Callable[..., object]) 
     transport = httpx2.Client(transport=httpx2.MockTransport(answer))
     client = anthropic.Anthropic(api_key="unused", base_url="http://recorded.invalid", http_client=transport)
     parameters = [name for name in inspect.signature(method).parameters if name not in _NOT_FIELDS]
-    markers: dict[str, Any] = {name: _marker(name) for name in parameters}
-    method(resource(client), **markers | {"betas": [_marker("betas")]})
+    hints = typing.get_type_hints(method, include_extras=True)
+    lists = {name for name in parameters if any(_is_list(member) for member in _members(hints[name]))}
+    method(resource(client), **{name: [_marker(name)] if name in lists else _marker(name) for name in parameters})
 
-    request, hints = requests[0], typing.get_type_hints(method, include_extras=True)
+    request = requests[0]
     fields: dict[str, Fields] = {"header": {}, "query": {}, "body": {}, "response": {}}
     route = request.url.path
     for name in parameters:
@@ -172,7 +190,7 @@ def _vendor_operation(call: str, resource: type, method: Callable[..., object]) 
 
 
 def vendor_operations() -> list[Operation]:
-    """Every method of the SDK's memory-store resources: the request it makes, the response it expects."""
+    """Every method of the SDK's resources that are served: the request it makes, the response it expects."""
     operations = [
         _vendor_operation(f"{prefix}{name}", resource, method)
         for prefix, resource in _RESOURCES.items()
@@ -307,7 +325,7 @@ def _route_lines(comparison: list[Comparison]) -> Iterator[str]:
     yield "| SDK call | Route | Served | Fields served |"
     yield "|---|---|---|---|"
     for vendor, ours, found in comparison:
-        call, route = f"beta.memory_stores.{vendor.call}", f"{vendor.method} {vendor.route}"
+        call, route = f"beta.{vendor.call}", f"{vendor.method} {vendor.route}"
         yield f"| `{call}` | `{route}` | {'yes' if ours else '**no**'} | {_count(found)} |"
 
 
@@ -315,6 +333,8 @@ def _field_lines(found: list[Row]) -> Iterator[str]:
     yield "| In | Field | Vendor's type | Our type | Served |"
     yield "|---|---|---|---|---|"
     for row in found:
+        if row.name.removeprefix("data[].").count(".") > 1 and row.ours is not None:
+            continue
         ours, served = ("", "**no**") if row.ours is None else (_cell(row.ours), "yes")
         yield f"| {row.place} | `{row.name}` | {_cell(row.vendor)} | {ours} | {served} |"
 
@@ -329,10 +349,11 @@ def render(document: Mapping[str, Any]) -> str:
         "",
         "<!-- Generated by `python -m scripts.check_generated --write`; edits are overwritten. -->",
         "",
-        f"The memory API of the official Python SDK (`anthropic` {anthropic.__version__}) beside what this",
-        "service serves. The vendor's side is recorded from the SDK itself, ours is read from our OpenAPI",
-        "document. Path parameters are part of the route. A field inside another is written with a dot, a",
-        "field of a list's items with `[]`.",
+        f"The memory API of the official Python SDK (`anthropic` {anthropic.__version__}), and the agents,",
+        "environments and sessions around it, beside what this service serves. The vendor's side is",
+        "recorded from the SDK itself, ours is read from our OpenAPI document. Path parameters are part of",
+        "the route. A field inside another is written with a dot, a field of a list's items with `[]`.",
+        "Fields deeper than that are counted, but listed only where they are not served.",
         "",
         f"**{routes_served} of {len(comparison)} routes and {_count(every_row)} fields are served.**",
         "",

@@ -1,5 +1,6 @@
 """Who made a change: the `created_by` and `redacted_by` of a version (contract, 3.1)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,10 @@ ID_FIELDS: Final = {
     SERVICE_ACCOUNT: "service_account_id",
 }
 """The wire's name for the actor's ID, by the actor's type."""
+
+READ_WRITE: Final = "read_write"
+READ_ONLY: Final = "read_only"
+"""How a session's agent may use an attached store (contract, 5.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +43,15 @@ class Caller:
 
     workspace_id: str
     actor: Actor
+    session: "SessionScope | None" = None
+    """What a session's token is confined to; None for an API key, which may do everything in its workspace."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionScope:
+    """One session's token: the session, and the stores that its agent reads and writes."""
+
+    session_id: str
+    token_id: str
+    stores: Mapping[str, bool]
+    """The attached stores by ID; True where the agent may write."""

@@ -6,6 +6,7 @@
     ├── AuthenticationFailed       401 authentication_error
     ├── PermissionDenied           403 permission_error
     ├── NotFound                   404 not_found_error
+    ├── Conflict                   409 conflict_error
     ├── PathConflict               409 memory_path_conflict_error
     ├── PreconditionFailed         409 memory_precondition_failed_error
     ├── RequestTooLarge            413 request_too_large
@@ -44,6 +45,14 @@ class InvalidRequest(MemstoreError):
     status = 400
     type = "invalid_request_error"
 
+    def __init__(self, message: str, error_code: str | None = None) -> None:
+        """`error_code` is the vendor's finer name of the cause, where it has one."""
+        super().__init__(message)
+        self.error_code = error_code
+
+    def fields(self) -> dict[str, Any]:
+        return {} if self.error_code is None else {"details": {"error_code": self.error_code}}
+
 
 class MethodNotAllowed(InvalidRequest):
     """The path exists, but not with this method. The vendor documents no type for 405."""
@@ -77,6 +86,16 @@ class NotFound(MemstoreError):
 
     status = 404
     type = "not_found_error"
+
+
+class Conflict(MemstoreError):
+    """Somebody else was first: a name is taken, or a newer version is there (contract, 5.5)."""
+
+    status = 409
+    type = "conflict_error"
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}
 
 
 class PathConflict(MemstoreError):

@@ -20,6 +20,10 @@ MEMORY = "mem"
 VERSION = "memver"
 API_KEY = "apikey"
 WORKSPACE = "wrkspc"
+AGENT = "agent"
+ENVIRONMENT = "env"
+SESSION = "sesn"
+SESSION_TOKEN = "stok"  # noqa: S105 - the ID of a token, which is not the token
 REQUEST = "req"
 
 BOOTSTRAP_API_KEY_ID = "apikey_01".ljust(22, "1") + "bootstrap"

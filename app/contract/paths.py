@@ -54,17 +54,17 @@ def check(path: str, field: str = "path") -> str:
     return path
 
 
-def check_prefix(prefix: str) -> str:
-    """The prefix of a listing: `/`, or whole segments with a `/` at both ends.
+def check_prefix(prefix: str, field: str = "path_prefix") -> str:
+    """The prefix of a listing, or a directory: `/`, or whole segments with a `/` at both ends.
 
     Raises:
         InvalidRequest: it can't be the beginning of a path, or cuts a segment.
 
     """
     if not prefix.startswith("/") or not prefix.endswith("/"):
-        raise InvalidRequest("path_prefix: must start and end with '/', such as '/notes/'")
+        raise InvalidRequest(f"{field}: must start and end with '/', such as '/notes/'")
     if prefix != "/":
-        check(prefix[:-1], "path_prefix")
+        check(prefix[:-1], field)
     return prefix
 
 

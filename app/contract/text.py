@@ -5,11 +5,14 @@ from collections.abc import Mapping
 
 from app.contract.errors import InvalidRequest
 from app.contract.limits import (
+    AGENT_SYSTEM_MAX_CHARACTERS,
     DESCRIPTION_MAX_CHARACTERS,
+    INSTRUCTIONS_MAX_CHARACTERS,
     METADATA_KEY_MAX_CHARACTERS,
     METADATA_MAX_PAIRS,
     METADATA_VALUE_MAX_CHARACTERS,
     NAME_MAX_CHARACTERS,
+    TITLE_MAX_CHARACTERS,
 )
 
 
@@ -27,20 +30,41 @@ def _check_length(text: str, field: str, least: int, most: int) -> None:
         raise InvalidRequest(f"{field}: is {len(text):,} characters long; {least:,} to {most:,} are allowed")
 
 
-def check_name(name: str) -> str:
-    """1 to 255 characters, none of them a control character; surrounding space is kept."""
-    _check_length(name, "name", 1, NAME_MAX_CHARACTERS)
+def check_name(name: str, most: int = NAME_MAX_CHARACTERS) -> str:
+    """1 to `most` characters, none of them a control character; surrounding space is kept."""
+    _check_length(name, "name", 1, most)
     _check_storable(name, "name")
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise InvalidRequest("name: contains a control character; remove it")
     return name
 
 
-def check_description(description: str) -> str:
-    """At most 1,024 characters."""
-    _check_length(description, "description", 0, DESCRIPTION_MAX_CHARACTERS)
+def check_description(description: str, most: int = DESCRIPTION_MAX_CHARACTERS) -> str:
+    """At most `most` characters."""
+    _check_length(description, "description", 0, most)
     _check_storable(description, "description")
     return description
+
+
+def check_system(system: str) -> str:
+    """An agent's system prompt: at most 100,000 characters."""
+    _check_length(system, "system", 0, AGENT_SYSTEM_MAX_CHARACTERS)
+    _check_storable(system, "system")
+    return system
+
+
+def check_title(title: str) -> str:
+    """A session's: at most 500 characters."""
+    _check_length(title, "title", 0, TITLE_MAX_CHARACTERS)
+    _check_storable(title, "title")
+    return title
+
+
+def check_instructions(instructions: str, field: str) -> str:
+    """How an agent should use one attached store: at most 4,096 characters."""
+    _check_length(instructions, field, 0, INSTRUCTIONS_MAX_CHARACTERS)
+    _check_storable(instructions, field)
+    return instructions
 
 
 def check_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The application: FastAPI for the documents and the operators' routes, the gateway for the API."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,15 +13,29 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.agents import routes as agent_routes
+from app.agents.service import Agents
 from app.contract import ids
 from app.contract.errors import MethodNotAllowed
+from app.environments import routes as environment_routes
+from app.environments.service import Environments
+from app.feed import routes as feed_routes
+from app.feed.service import Feed
+from app.feed.snapshots import Snapshots
+from app.feed.wire import change_event
 from app.http import health
+from app.http.asgi import Application
 from app.http.binding import RouteTable, nothing_at
+from app.http.draining import Draining
 from app.http.envelope import envelope
-from app.http.gateway import Application, Gateway
+from app.http.gateway import Gateway
 from app.keys.service import Authenticator, Keys
 from app.memories import routes as memory_routes
+from app.memories.moves import Moves
 from app.memories.service import Limits, Memories
+from app.sessions import routes as session_routes
+from app.sessions.service import Sessions
+from app.sessions.tokens import SessionTokens
 from app.settings import Settings, load
 from app.storage.storage import Storage, StorageOptions
 from app.stores import routes as store_routes
@@ -28,7 +43,16 @@ from app.stores.service import Stores
 from app.versions import routes as version_routes
 from app.versions.service import Versions
 
-_ROUTERS = (store_routes.router, memory_routes.router, version_routes.router)
+ROUTERS = (
+    store_routes.router,
+    memory_routes.router,
+    memory_routes.moves_router,
+    version_routes.router,
+    feed_routes.router,
+    agent_routes.router,
+    environment_routes.router,
+    session_routes.router,
+)
 
 
 def storage_options(settings: Settings) -> StorageOptions:
@@ -51,8 +75,22 @@ def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
     return {
         Stores: Stores(storage, max_stores=settings.max_stores),
         Memories: Memories(storage, limits),
+        Moves: Moves(storage),
         Versions: Versions(storage),
+        Feed: Feed(storage, change_event),
+        Snapshots: Snapshots(storage),
+        Agents: Agents(storage),
+        Environments: Environments(storage),
+        Sessions: Sessions(storage, Agents(storage), Environments(storage)),
+        SessionTokens: SessionTokens(storage.database),
     }
+
+
+def _collect_garbage_rarely() -> None:
+    """A request leaves few cycles behind, and looking for them among all that was imported takes milliseconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -69,13 +107,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The FastAPI application with every route declared, for the OpenAPI document and the operators' routes."""
     settings = settings or load()
     storage = Storage(storage_options(settings))
+    draining = Draining()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await storage.open()
         if settings.bootstrap_api_key is not None:
             await Keys(storage.database).ensure_bootstrap()
-        yield
+        _collect_garbage_rarely()
+        with draining.listening():
+            yield
+        await app.state.services[Feed].close()
         await storage.close()
 
     # The pages behind /docs come from the package, not from a server on the Internet.
@@ -89,10 +131,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.storage = storage
+    app.state.draining = draining
     app.state.services = _services(settings, storage)
     app.add_exception_handler(HTTPException, _refuse)
     app.include_router(health.router)
-    for router in _ROUTERS:
+    for router in ROUTERS:
         app.include_router(router)
     return app
 
@@ -102,11 +145,12 @@ def create_gateway(settings: Settings | None = None) -> Application:
     settings = settings or load()
     app = create_app(settings)
     secret = settings.bootstrap_api_key
-    api_routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    api_routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     return Gateway(
         app,
         RouteTable(api_routes, app.state.services),
         Authenticator(app.state.storage.database, secret.get_secret_value() if secret else None),
         strict_beta=settings.strict_beta,
         max_body_bytes=settings.max_body_bytes,
+        draining=app.state.draining.started,
     )

@@ -7,7 +7,7 @@ same pydantic models, the services by type. A route's function is called with th
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args, get_type_hints
 from urllib.parse import parse_qsl
@@ -18,11 +18,13 @@ from pydantic import BaseModel, ValidationError
 
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, MethodNotAllowed, NotFound
+from app.http.access import SessionAccess, session_access
 from app.http.envelope import bad_body, bad_query
 from app.http.services import ServiceOf
 
 _IGNORED_PARAMETERS = frozenset({"beta"})
 """Old SDKs add `beta=true` to every URL."""
+_NO_HEADERS: Mapping[bytes, bytes] = {}
 
 
 def nothing_at(path: str) -> NotFound:
@@ -35,6 +37,20 @@ class Reply(NamedTuple):
 
     body: Any
     headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a route may return to have its body sent piece by piece, as it is made.
+
+    The status is 200 by then, so what can be refused is refused before. `pieces` is closed when the answer ends,
+    however it ends. A stream with a `farewell` goes on until the client leaves or the process ends; the farewell is
+    sent last should the caller lose the right to the route meanwhile.
+    """
+
+    pieces: AsyncGenerator[bytes, None]
+    media_type: str
+    farewell: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -50,10 +66,20 @@ class BoundRoute:
     body_name: str | None = None
     body_model: type[BaseModel] | None = None
     body_optional: bool = False
+    header_names: dict[str, bytes] = field(default_factory=dict)
+    """Headers that the endpoint takes, by the parameter's name."""
     services: dict[str, Any] = field(default_factory=dict)
     default_query: BaseModel | None = None
+    session_access: SessionAccess | None = None
 
-    def arguments(self, path: Mapping[str, str], caller: Caller, query_string: bytes, body: bytes) -> dict[str, Any]:
+    def arguments(
+        self,
+        path: Mapping[str, str],
+        caller: Caller,
+        query_string: bytes,
+        body: bytes,
+        headers: Mapping[bytes, bytes] = _NO_HEADERS,
+    ) -> dict[str, Any]:
         """The endpoint's keyword arguments.
 
         Raises:
@@ -69,16 +95,25 @@ class BoundRoute:
             self._refuse_query(query_string)
         if self.body_name is not None:
             arguments[self.body_name] = self._body(body)
+        for parameter, name in self.header_names.items():
+            value = headers.get(name)
+            arguments[parameter] = None if value is None else value.decode("latin-1")
         return arguments
 
-    def _pairs(self, query_string: bytes) -> dict[str, str]:
-        values: dict[str, str] = {}
+    def _pairs(self, query_string: bytes) -> dict[str, str | list[str]]:
+        """Values by name; those whose name ends with `[]` in a list."""
+        values: dict[str, str | list[str]] = {}
         try:
             pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, errors="strict")
         except UnicodeDecodeError:
             raise InvalidRequest("the query string is not UTF-8 where it is percent-encoded") from None
         for name, value in pairs:
             if name in self.ignored_query:
+                continue
+            if name.endswith("[]"):
+                listed = values.setdefault(name, [])
+                assert isinstance(listed, list)
+                listed.append(value)
                 continue
             if name in values:
                 raise InvalidRequest(f"{name}: was given more than once")
@@ -128,8 +163,11 @@ def bind(route: APIRoute, services: Mapping[type[Any], Any]) -> BoundRoute:
         elif isinstance(mark, fastapi_params.Body):
             bound.body_name, bound.body_model = name, _model(kind)
             bound.body_optional = bound.body_model is not kind
+        elif isinstance(mark, fastapi_params.Header):
+            bound.header_names[name] = (mark.alias or name.replace("_", "-")).encode()
     extra = route.openapi_extra or {}
     bound.ignored_query |= set(extra.get("x-ignored-query", ()))
+    bound.session_access = session_access(extra, route.path)
     return bound
 
 

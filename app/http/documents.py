@@ -19,11 +19,15 @@ from app.contract.limits import CONTENT_MAX_BYTES, PATH_MAX_BYTES, PATH_MAX_SEGM
 from app.http.empty import EmptyBody
 
 __all__ = [
+    "AgentId",
+    "AgentIdText",
     "Body",
     "CallerParameter",
     "ContentDigest",
     "ContentSize",
     "ContentText",
+    "EnvironmentId",
+    "EnvironmentIdText",
     "ErrorEnvelope",
     "MemoryId",
     "MemoryIdText",
@@ -31,6 +35,10 @@ __all__ = [
     "NoBody",
     "Omittable",
     "Query",
+    "SessionId",
+    "SessionIdText",
+    "SessionTokenId",
+    "SessionTokenIdText",
     "StoreId",
     "StoreIdText",
     "Timestamp",
@@ -81,6 +89,10 @@ PATH_RULES = (
 StoreIdText = Annotated[str, shape(pattern=_tagged(ids.STORE))]
 MemoryIdText = Annotated[str, shape(pattern=_tagged(ids.MEMORY))]
 VersionIdText = Annotated[str, shape(pattern=_tagged(ids.VERSION))]
+AgentIdText = Annotated[str, shape(pattern=_tagged(ids.AGENT))]
+EnvironmentIdText = Annotated[str, shape(pattern=_tagged(ids.ENVIRONMENT))]
+SessionIdText = Annotated[str, shape(pattern=_tagged(ids.SESSION))]
+SessionTokenIdText = Annotated[str, shape(pattern=_tagged(ids.SESSION_TOKEN))]
 MemoryPath = Annotated[
     str,
     Field(description=PATH_RULES, json_schema_extra={"maxLength": PATH_MAX_BYTES, "pattern": PATH_PATTERN}),
@@ -100,7 +112,9 @@ Timestamp = Annotated[str, shape(format="date-time", pattern="Z$")]
 
 _api_key = APIKeyHeader(name="x-api-key", scheme_name="x-api-key", auto_error=False, description="An API key.")
 _bearer = HTTPBearer(
-    scheme_name="bearer", auto_error=False, description="An API key; it wins over `x-api-key` if both are there."
+    scheme_name="bearer",
+    auto_error=False,
+    description="An API key or a session's token; it wins over `x-api-key` if both are there.",
 )
 
 
@@ -137,6 +151,22 @@ VersionId = Annotated[
     str,
     Path(description="ID of the memory version.", json_schema_extra={"pattern": _tagged(ids.VERSION)}),
 ]
+AgentId = Annotated[
+    str,
+    Path(description="ID of the agent.", json_schema_extra={"pattern": _tagged(ids.AGENT)}),
+]
+EnvironmentId = Annotated[
+    str,
+    Path(description="ID of the environment.", json_schema_extra={"pattern": _tagged(ids.ENVIRONMENT)}),
+]
+SessionId = Annotated[
+    str,
+    Path(description="ID of the session.", json_schema_extra={"pattern": _tagged(ids.SESSION)}),
+]
+SessionTokenId = Annotated[
+    str,
+    Path(description="ID of the session token.", json_schema_extra={"pattern": _tagged(ids.SESSION_TOKEN)}),
+]
 NoBody = Annotated[Omittable[EmptyBody], Body()]
 """Nothing, or `{}`."""
 
@@ -162,14 +192,24 @@ def ignoring(*names: str) -> dict[str, Any]:
 _RequestId = Annotated[str, shape(pattern=_tagged(ids.REQUEST))]
 
 
+class ErrorCause(TypedDict):
+    """The vendor's finer name of a cause."""
+
+    error_code: Literal["environment_archived", "invalid_config_type_change"]
+
+
 class ErrorDetail(TypedDict):
-    """What was wrong. The two `conflicting_` fields come with `memory_path_conflict_error` only."""
+    """What was wrong. The two `conflicting_` fields come with `memory_path_conflict_error` only.
+
+    `details` comes where the cause has a finer name.
+    """
 
     type: Literal[
         "invalid_request_error",
         "authentication_error",
         "permission_error",
         "not_found_error",
+        "conflict_error",
         "memory_path_conflict_error",
         "memory_precondition_failed_error",
         "request_too_large",
@@ -179,6 +219,7 @@ class ErrorDetail(TypedDict):
     message: str
     conflicting_memory_id: NotRequired[MemoryIdText]
     conflicting_path: NotRequired[MemoryPath]
+    details: NotRequired[ErrorCause]
 
 
 @with_config(
@@ -210,10 +251,11 @@ class ErrorEnvelope(TypedDict):
 
 _MEANINGS: dict[int | str, str] = {
     400: "`invalid_request_error`: the request breaks a rule; the message says which.",
-    401: "`authentication_error`: no key, an unknown or a revoked one.",
-    403: "`permission_error`: the key may not do this, or `anthropic-workspace-id` names another workspace.",
+    401: "`authentication_error`: no key or token, or one that is unknown, revoked or expired.",
+    403: "`permission_error`: the key or token may not do this, or `anthropic-workspace-id` names another workspace.",
     404: "`not_found_error`: not there, or in another workspace.",
-    409: "`memory_path_conflict_error` or `memory_precondition_failed_error`; not worth a retry as it is.",
+    409: "`conflict_error`, `memory_path_conflict_error` or `memory_precondition_failed_error`; "
+    "not worth a retry as it is.",
     413: "`request_too_large`: the body is over the limit.",
     500: "`api_error`: a fault of the service, logged under the request's ID.",
     503: "`api_error`: the database or the blob store does not answer; `retry-after` says when to try again.",

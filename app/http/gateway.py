@@ -4,30 +4,29 @@ Per request: an ID, the caller, the headers' rules, the body within its limit, t
 always carries `request-id`; whatever goes wrong leaves as the error envelope.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
 import orjson
 
 from app.contract import ids
+from app.contract.actors import Caller
 from app.contract.errors import InternalError, MemstoreError, RequestTooLarge
+from app.http import access, metrics
 from app.http import headers as header_rules
-from app.http import metrics
-from app.http.binding import Reply, RouteTable
+from app.http.asgi import Application, Receive, Scope, Send
+from app.http.binding import BoundRoute, Reply, RouteTable, Stream
 from app.http.envelope import envelope
+from app.http.streams import Recheck, send_stream
 from app.keys.service import Authenticator
 
 _log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 _JSON = (b"content-type", b"application/json")
+_STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+"""What is sent now is worth nothing later, and no proxy may gather it up (the second is nginx's word for that)."""
 
 
 class ClientLeft(Exception):
@@ -73,7 +72,10 @@ class Gateway:
         *,
         strict_beta: bool,
         max_body_bytes: int,
+        draining: asyncio.Event | None = None,
     ) -> None:
+        """`draining` is set when the process is asked to end; streams without an end of their own then end."""
+        self._draining = draining or asyncio.Event()
         self._fallback = fallback
         self._routes = routes
         self._authenticator = authenticator
@@ -96,7 +98,17 @@ class Gateway:
         except Exception:
             _log.exception("request %s failed", answer.request_id)
             answer.refuse(InternalError(f"an internal error occurred; it is logged under {answer.request_id}"))
-        await answer.send(send, head_only=scope["method"] == "HEAD")
+        if answer.stream is not None:
+            await answer.begin(send, answer.stream)
+            if answer.stream.farewell is not None:
+                # Counted now: how long a client listens says nothing of the service.
+                metrics.observe(answer.route, scope["method"], answer.status, time.perf_counter() - started)
+            with metrics.open_stream(answer.route):
+                await send_stream(answer.stream, receive, send, draining=self._draining, recheck=answer.recheck)
+            if answer.stream.farewell is not None:
+                return
+        else:
+            await answer.send(send, head_only=scope["method"] == "HEAD")
         metrics.observe(answer.route, scope["method"], answer.status, time.perf_counter() - started)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
@@ -108,18 +120,39 @@ class Gateway:
             header_rules.check_strictly(scope["headers"], headers)
         route, path = self._routes.find(scope["method"], scope["path"])
         answer.route = route.template
+        if caller.session is not None:
+            access.check(route.session_access, path, caller.session)
         body = await _read_body(receive, headers, self._max_body_bytes) if route.body_name is not None else b""
-        result = await route.endpoint(**route.arguments(path, caller, scope["query_string"], body))
+        result = await route.endpoint(**route.arguments(path, caller, scope["query_string"], body, headers))
+        if isinstance(result, Stream):
+            answer.stream = result
+            answer.recheck = self._rechecking(headers, route, path, caller)
+            return
         if isinstance(result, Reply):
             answer.headers += [(name.encode(), value.encode()) for name, value in result.headers.items()]
             result = result.body
         answer.body = orjson.dumps(result)
 
+    def _rechecking(
+        self, headers: header_rules.Headers, route: BoundRoute, path: Mapping[str, str], caller: Caller
+    ) -> Recheck:
+        """What a stream that goes on asks again and again: see `app.http.streams`."""
+
+        async def recheck() -> bool:
+            found = await self._authenticator.authenticate(header_rules.secret(headers))
+            if found.session is not None:
+                access.check(route.session_access, path, found.session)
+            return found == caller
+
+        return recheck
+
 
 class _Answer:
     """One response in the making."""
 
-    __slots__ = ("body", "headers", "request_id", "route", "status")
+    __slots__ = ("body", "headers", "recheck", "request_id", "route", "status", "stream")
+
+    recheck: Recheck
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -127,12 +160,20 @@ class _Answer:
         self.status = 200
         self.headers: list[tuple[bytes, bytes]] = [_JSON, (b"request-id", request_id.encode())]
         self.body = b""
+        self.stream: Stream | None = None
+        """Comes in place of a body."""
 
     def refuse(self, error: MemstoreError) -> None:
         """Make it the envelope of an error."""
         self.status = error.status
         self.headers += [(name.encode(), value.encode()) for name, value in error.headers().items()]
         self.body = envelope(error, self.request_id)
+
+    async def begin(self, send: Send, stream: Stream) -> None:
+        """Send the start of an answer whose body comes piece by piece."""
+        self.headers[0] = (b"content-type", stream.media_type.encode())
+        self.headers += _STREAM_HEADERS
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
 
     async def send(self, send: Send, *, head_only: bool) -> None:
         """Send it; to a HEAD without the body, but with its length."""

@@ -1,12 +1,15 @@
 """Prometheus metrics of the HTTP layer, and the `/metrics` document."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 
 from prometheus_client import REGISTRY as PROCESS_REGISTRY
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     disable_created_metrics,
     generate_latest,
@@ -22,6 +25,9 @@ _SECONDS = Histogram(
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+_STREAMS = Gauge(
+    "memstore_http_streams", "Answers that are being sent piece by piece", ["route"], multiprocess_mode="livesum"
+)
 
 
 @lru_cache(maxsize=1024)
@@ -34,6 +40,17 @@ def observe(route: str, method: str, status: int, seconds: float) -> None:
     requests, duration = _children(route, method, status)
     requests.inc()
     duration.observe(seconds)
+
+
+@contextlib.contextmanager
+def open_stream(route: str) -> Iterator[None]:
+    """Count a stream while it is open."""
+    gauge = _STREAMS.labels(route)
+    gauge.inc()
+    try:
+        yield
+    finally:
+        gauge.dec()
 
 
 def document() -> bytes:

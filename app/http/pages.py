@@ -39,6 +39,10 @@ def _require(pattern: str, wanted: str) -> BeforeValidator:
 WHOLE_NUMBER = _require(r"-?[0-9]{1,9}", "a whole number")
 """Comes after the bounds in an `Annotated`: before them it would keep them out of the OpenAPI document."""
 
+SEQUENCE_MAX = 10**18 - 1
+SEQUENCE_NUMBER = _require(r"-?[0-9]{1,18}", "a whole number")
+"""The same for a number that both databases hold in 64 bits."""
+
 Flag = Annotated[bool, _require("true|false", "true or false")]
 Moment = Annotated[datetime, _require(r"\d{4}-\d\d-\d\d.*", "a time in RFC 3339, such as 2026-11-20T12:00:00Z")]
 

@@ -31,3 +31,13 @@ LIST_KEYS = Statement(
     """
 )
 REVOKE_KEY = Statement("UPDATE api_keys SET revoked_at = :now WHERE id = :key_id AND revoked_at IS NULL")
+
+FIND_SESSION_TOKEN = Statement(
+    """
+    SELECT t.id, t.session_id, t.expires_at, t.revoked_at, s.workspace_id, s.archived_at, r.store_id, r.access
+      FROM session_tokens t JOIN sessions s ON s.id = t.session_id
+      LEFT JOIN session_resources r ON r.session_id = s.id
+     WHERE t.secret_sha256 = :secret_sha256
+    """
+)
+"""A row for each store that the token's session has attached; one with `store_id` NULL if it has none."""

@@ -1,7 +1,7 @@
-"""API keys: making, listing and revoking them, and telling who a request comes from.
+"""API keys: making, listing and revoking them, and telling who a request comes from: a key or a session's token.
 
-A secret is `msk_` and 43 random characters. Only its SHA-256 is stored: with 256 random bits there is nothing to
-guess, so a slow password hash would cost every request and protect nothing.
+A key's secret is `msk_` and 43 random characters, a session token's `mst_` and as many. Only the SHA-256 is stored:
+with 256 random bits there is nothing to guess, so a slow password hash would cost every request and protect nothing.
 """
 
 import hashlib
@@ -12,18 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.contract import clock, ids
-from app.contract.actors import API_KEY, Actor, Caller
+from app.contract.actors import API_KEY, READ_WRITE, SESSION, Actor, Caller, SessionScope
 from app.contract.errors import AuthenticationFailed, NotFound
 from app.keys import queries
 from app.storage.database import Database, Row, Transaction
 
 DEFAULT_WORKSPACE = "default"
 
+SESSION_TOKEN_TAG = "mst_"  # noqa: S105 - what every token begins with
+
 _CACHE_SECONDS = 3.0
-"""How long a look-up is trusted: the longest that a revoked key lives on."""
+"""How long a look-up is trusted: the longest that a revoked key or token lives on."""
 _CACHE_ENTRIES = 10_000
 
 _REFUSAL = "invalid x-api-key"
+_ENDED = "the session token was revoked or has expired, or its session has ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class NewKey:
     workspace_id: str
 
 
-def _digest(secret: str | bytes) -> bytes:
+def digest_of(secret: str | bytes) -> bytes:
+    """What is stored of a secret."""
     return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).digest()
 
 
@@ -57,7 +61,7 @@ class Keys:
                     "key_id": key.id,
                     "workspace_id": workspace_id,
                     "name": name,
-                    "secret_sha256": _digest(key.secret),
+                    "secret_sha256": digest_of(key.secret),
                     "now": clock.now(),
                 },
             )
@@ -120,34 +124,57 @@ class Authenticator:
 
     def __init__(self, database: Database, bootstrap_secret: str | None) -> None:
         self._database = database
-        self._bootstrap = _digest(bootstrap_secret) if bootstrap_secret else None
+        self._bootstrap = digest_of(bootstrap_secret) if bootstrap_secret else None
         self._cache: dict[bytes, tuple[float, Caller]] = {}
 
     async def authenticate(self, secret: bytes) -> Caller:
         """The caller behind a secret as it came in a header.
 
         Raises:
-            AuthenticationFailed: unknown or revoked.
+            AuthenticationFailed: unknown, revoked or expired, or its session has ended.
 
         """
-        digest = _digest(secret)
+        digest = digest_of(secret)
         cached = self._cache.get(digest)
         now = time.monotonic()
         if cached is not None and cached[0] > now:
             return cached[1]
-        caller = await self._look_up(digest)
+        caller, seconds = await self._look_up(secret, digest)
         if len(self._cache) >= _CACHE_ENTRIES:
             self._cache.clear()
-        self._cache[digest] = (now + _CACHE_SECONDS, caller)
+        self._cache[digest] = (now + min(seconds, _CACHE_SECONDS), caller)
         return caller
 
-    async def _look_up(self, digest: bytes) -> Caller:
+    async def _look_up(self, secret: bytes, digest: bytes) -> tuple[Caller, float]:
+        """The caller, and the seconds that the credential has left at most."""
         if self._bootstrap is not None and hmac.compare_digest(digest, self._bootstrap):
             row = await self._database.fetch_one(queries.FIND_KEY_BY_ID, {"key_id": ids.BOOTSTRAP_API_KEY_ID})
+        elif secret.startswith(SESSION_TOKEN_TAG.encode()) and (
+            rows := await self._database.fetch_all(queries.FIND_SESSION_TOKEN, {"secret_sha256": digest})
+        ):
+            return _session_caller(rows)
         else:
             row = await self._database.fetch_one(queries.FIND_KEY, {"secret_sha256": digest})
             if row is not None and not hmac.compare_digest(bytes(row["secret_sha256"]), digest):
                 row = None
         if row is None or row["revoked_at"] is not None:
             raise AuthenticationFailed(_REFUSAL)
-        return Caller(row["workspace_id"], Actor(API_KEY, row["id"]))
+        return Caller(row["workspace_id"], Actor(API_KEY, row["id"])), _CACHE_SECONDS
+
+
+def _session_caller(rows: Sequence[Row]) -> tuple[Caller, float]:
+    token = rows[0]
+    seconds = _seconds_left(token)
+    if seconds <= 0:
+        raise AuthenticationFailed(_ENDED)
+    stores = {row["store_id"]: row["access"] == READ_WRITE for row in rows if row["store_id"] is not None}
+    scope = SessionScope(token["session_id"], token["id"], stores)
+    return Caller(token["workspace_id"], Actor(SESSION, token["session_id"]), scope), seconds
+
+
+def _seconds_left(token: Row) -> float:
+    """Of a session's token; 0 or less if it is good no more."""
+    if token["revoked_at"] is not None or token["archived_at"] is not None:
+        return 0.0
+    left: float = (token["expires_at"] - clock.now()) / clock.MICROSECONDS_PER_SECOND
+    return left

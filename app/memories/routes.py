@@ -4,16 +4,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Response
 
+from app.http.access import open_to_sessions
 from app.http.binding import Reply
 from app.http.documents import Body, CallerParameter, MemoryId, Query, StoreId, answers, ignoring
 from app.http.pages import Page
 from app.http.services import service
 from app.memories import wire
+from app.memories.moves import Moves
 from app.memories.service import Listing, Memories
 
 router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}/memories", tags=["memories"])
 
+moves_router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}/moves", tags=["memories"])
+
 MemoriesService = Annotated[Memories, service(Memories)]
+MovesService = Annotated[Moves, service(Moves)]
 
 _ETAG = {
     "etag": {
@@ -24,7 +29,7 @@ _ETAG = {
 }
 
 
-@router.post("", response_model=wire.Memory, responses=answers(409, 413))
+@router.post("", response_model=wire.Memory, responses=answers(409, 413), openapi_extra=open_to_sessions("write"))
 async def create_memory(
     caller: CallerParameter,
     memories: MemoriesService,
@@ -41,7 +46,7 @@ async def create_memory(
     "",
     response_model=Page[wire.Memory | wire.MemoryPrefix],
     responses=answers(),
-    openapi_extra=ignoring("order", "order_by"),
+    openapi_extra=ignoring("order", "order_by") | open_to_sessions("read"),
 )
 async def list_memories(
     caller: CallerParameter,
@@ -55,7 +60,12 @@ async def list_memories(
     return {"data": [wire.item(entry, query.view) for entry in entries], "next_page": next_page}
 
 
-@router.get("/{memory_id}", response_model=wire.Memory, responses=answers(headers=_ETAG))
+@router.get(
+    "/{memory_id}",
+    response_model=wire.Memory,
+    responses=answers(headers=_ETAG),
+    openapi_extra=open_to_sessions("read"),
+)
 async def retrieve_memory(
     caller: CallerParameter,
     memories: MemoriesService,
@@ -74,6 +84,7 @@ async def retrieve_memory(
     response_model=None,
     response_class=Response,
     responses=answers(headers=_ETAG, with_body=False),
+    openapi_extra=open_to_sessions("read"),
 )
 async def head_memory(
     caller: CallerParameter,
@@ -87,7 +98,12 @@ async def head_memory(
     return Reply(wire.memory(found, query.view), wire.etag(found))
 
 
-@router.post("/{memory_id}", response_model=wire.Memory, responses=answers(409, 413))
+@router.post(
+    "/{memory_id}",
+    response_model=wire.Memory,
+    responses=answers(409, 413),
+    openapi_extra=open_to_sessions("write"),
+)
 async def update_memory(
     caller: CallerParameter,
     memories: MemoriesService,
@@ -110,7 +126,12 @@ async def update_memory(
     return wire.memory(found, query.view)
 
 
-@router.delete("/{memory_id}", response_model=wire.DeletedMemory, responses=answers(409))
+@router.delete(
+    "/{memory_id}",
+    response_model=wire.DeletedMemory,
+    responses=answers(409),
+    openapi_extra=open_to_sessions("write"),
+)
 async def delete_memory(
     caller: CallerParameter,
     memories: MemoriesService,
@@ -121,3 +142,17 @@ async def delete_memory(
     """Delete a memory; its versions stay until they are redacted or expire."""
     await memories.delete(caller, memory_store_id, memory_id, expected_sha256=query.expected_content_sha256)
     return {"id": memory_id, "type": "memory_deleted"}
+
+
+@moves_router.post(
+    "", response_model=wire.MemoryMove, responses=answers(409, 413), openapi_extra=open_to_sessions("write")
+)
+async def move_memories(
+    caller: CallerParameter,
+    moves: MovesService,
+    memory_store_id: StoreId,
+    body: Annotated[wire.MoveMemories, Body()],
+) -> wire.MemoryMove:
+    """Move a directory: each memory below it keeps its ID and gets one version, all in one transaction or none."""
+    moved = await moves.move(caller, memory_store_id, body.source, body.target)
+    return {"type": "memory_move", "data": [wire.memory(found, "basic") for found in moved]}

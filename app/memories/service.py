@@ -176,8 +176,8 @@ class Memories:
         parameters = _writing(caller, store_id, ids.new(ids.MEMORY), CREATED) | _storing(content)
 
         async def work(transaction: Transaction) -> Row:
-            store = await _lock_store(transaction, parameters)
-            _refuse_if_archived(store, store_id)
+            store = await lock_store(transaction, parameters)
+            refuse_if_archived(store, store_id)
             await _refuse_conflict(transaction, parameters, path)
             self._refuse_over_quota(store, 1, content.size)
             parameters.update(path=path, seq=store["last_seq"] + 1, count_change=1, bytes_change=content.size)
@@ -237,12 +237,13 @@ class Memories:
             queries.CHANGE_CONTENT_AT_ONCE,
             parameters | {"expected_sha256": change.expected_sha256, "maximum": self._limits.max_bytes},
             store_id=parameters["store_id"],
+            row_id=parameters["memory_id"],
         )
 
     async def _change(self, parameters: Parameters, change: _Change) -> Row:
         async def work(transaction: Transaction) -> Row:
             memory, store = await _lock(transaction, parameters)
-            _refuse_if_archived(store, parameters["store_id"])
+            refuse_if_archived(store, parameters["store_id"])
             sha256 = bytes(memory["content_sha256"])
             new_sha256 = change.content.sha256 if change.content else sha256
             size = change.content.size if change.content else memory["content_size"]
@@ -277,7 +278,7 @@ class Memories:
         parameters |= {"sha256": None, "size": None, "expected_sha256": expected}
         database = self._storage.database
         if database.has_single_statement_mutations and await database.mutate(
-            queries.DELETE_AT_ONCE, parameters, store_id=store_id
+            queries.DELETE_AT_ONCE, parameters, store_id=store_id, row_id=memory_id
         ):
             return
 
@@ -355,13 +356,14 @@ def _list_statement(listing: Listing) -> Statement:
 async def _lock(transaction: Transaction, parameters: Parameters) -> tuple[Row, Row]:
     """The memory's and the store's row, locked in this order."""
     memory = await transaction.fetch_one(queries.LOCK, parameters)
-    store = await _lock_store(transaction, parameters)
+    store = await lock_store(transaction, parameters)
     if memory is None:
         raise _not_found(parameters["memory_id"], parameters["store_id"])
     return memory, store
 
 
-async def _lock_store(transaction: Transaction, parameters: Parameters) -> Row:
+async def lock_store(transaction: Transaction, parameters: Parameters) -> Row:
+    """The row of the caller's store, locked; `NotFound` if there is none."""
     store = await transaction.fetch_one(queries.LOCK_STORE, parameters)
     if store is None:
         raise store_not_found(parameters["store_id"])
@@ -384,7 +386,8 @@ async def _refuse_conflict(transaction: Transaction, parameters: Parameters, pat
         raise PathConflict(path, conflict["id"], conflict["path"])
 
 
-def _refuse_if_archived(store: Row, store_id: str) -> None:
+def refuse_if_archived(store: Row, store_id: str) -> None:
+    """An archived store takes deletions only."""
     if store["archived_at"] is not None:
         raise InvalidRequest(
             f"memory store {store_id!r} is archived: its memories can be read and deleted, not created or updated"

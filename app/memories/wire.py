@@ -8,7 +8,7 @@ from pydantic.config import JsonDict
 from typing_extensions import TypedDict
 
 from app.contract import clock
-from app.contract.limits import PATH_MAX_BYTES
+from app.contract.limits import MOVE_MAX_MEMORIES, PATH_MAX_BYTES
 from app.http.documents import (
     PREFIX_PATTERN,
     ContentDigest,
@@ -106,6 +106,32 @@ class UpdateMemory(BaseModel):
     content: ContentText | None = Field(None, examples=["# Preferences\n"])
     path: MemoryPath | None = Field(None, examples=["/customers/porto.md"])
     precondition: ContentPrecondition | None = None
+
+
+class MoveMemories(BaseModel):
+    """Body of a move: two directories, `/` at both ends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: str = Field(
+        alias="from",
+        description="Everything below it is moved.",
+        json_schema_extra={"maxLength": PATH_MAX_BYTES + 1, "pattern": PREFIX_PATTERN},
+        examples=["/customers/"],
+    )
+    target: str = Field(
+        alias="to",
+        description="Where it goes; not inside `from`.",
+        json_schema_extra={"maxLength": PATH_MAX_BYTES + 1, "pattern": PREFIX_PATTERN},
+        examples=["/archive/customers/"],
+    )
+
+
+class MemoryMove(TypedDict):
+    """The moved memories, without content, in byte order of their new paths."""
+
+    type: Literal["memory_move"]
+    data: Annotated[list[Memory], shape(maxItems=MOVE_MAX_MEMORIES)]
 
 
 class ViewQuery(QueryModel):

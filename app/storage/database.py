@@ -3,12 +3,16 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from app.storage.statements import Batch, Parameters, Statement
+from app.storage.statements import Batch, Mutation, Parameters, Statement
 
 T = TypeVar("T")
 
 Row = Mapping[str, Any]
 """One result row; columns by name. PostgreSQL gives an `asyncpg.Record`, SQLite a `sqlite3.Row`."""
+
+
+def tell_nobody(store_id: str) -> None:
+    """What `Database.on_commit` is before somebody sets it."""
 
 
 class Transaction(Protocol):
@@ -41,6 +45,9 @@ class Database(Protocol):
     has_single_statement_mutations: bool
     """True where a whole mutation can be one data-modifying statement (PostgreSQL)."""
 
+    on_commit: Callable[[str], None]
+    """Called with a store's ID after this process committed a change that named it. For somebody to set."""
+
     async def open(self) -> None:
         """Connect. To be awaited once, in the loop that serves."""
         ...
@@ -57,8 +64,11 @@ class Database(Protocol):
         """Read rows in one statement, outside any transaction."""
         ...
 
-    async def mutate(self, statement: Statement, parameters: Parameters, *, store_id: str) -> Row | None:
-        """Run one data-changing statement of a store as a transaction of its own; its first row."""
+    async def mutate(self, mutation: Mutation, parameters: Parameters, *, store_id: str, row_id: str) -> Row | None:
+        """Run a mutation of one store and commit; the row it changed, or None if it did not apply.
+
+        `row_id` is the ID of that row: under load, mutations of several stores share a transaction.
+        """
         ...
 
     async def transact(self, work: Work[T], *, store_id: str | None = None) -> T:

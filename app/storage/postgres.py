@@ -1,17 +1,19 @@
 """PostgreSQL through asyncpg: a pool, prepared statements that stay cached, transactions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy.engine import URL
 
 from app.contract.errors import Overloaded, Unavailable
-from app.storage.database import Row, Transaction, Work
+from app.storage.database import Row, Transaction, Work, tell_nobody
+from app.storage.postgres_batches import GroupCommit
 from app.storage.postgres_pool import PoolTimeout, PostgresPool
-from app.storage.statements import Batch, Compiled, Parameters, Statement
+from app.storage.statements import Batch, Mutation, Parameters, Statement
 
 T = TypeVar("T")
 
@@ -99,6 +101,8 @@ class PostgresDatabase:
         self._url = url
         self._gates = _StoreGates(_MUTATIONS_PER_STORE)
         self._pool = PostgresPool(self._connect, pool_size, _ACQUIRE_SECONDS)
+        self.on_commit: Callable[[str], None] = tell_nobody
+        self._commits: dict[Mutation, GroupCommit] = {}
 
     async def open(self) -> None:
         try:
@@ -136,13 +140,11 @@ class PostgresDatabase:
         except _NOT_THERE as error:
             raise Unavailable("the database does not answer or can't store; try again") from error
 
-    async def _fetch_one(self, compiled: Compiled, parameters: Parameters) -> Row | None:
+    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        compiled = statement.postgresql
         async with self._connection() as connection:
             row: Row | None = await connection.fetchrow(compiled.sql, *compiled.arguments(parameters))
             return row
-
-    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
-        return await self._fetch_one(statement.postgresql, parameters)
 
     async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
         compiled = statement.postgresql
@@ -150,13 +152,23 @@ class PostgresDatabase:
             rows: Sequence[Row] = await connection.fetch(compiled.sql, *compiled.arguments(parameters))
             return rows
 
-    async def mutate(self, statement: Statement, parameters: Parameters, *, store_id: str) -> Row | None:
-        async with self._gates(store_id):
-            for attempt in range(_ATTEMPTS):
-                try:
-                    return await self._fetch_one(statement.postgresql, parameters)
-                except _CAN_BE_RUN_AGAIN as error:
-                    await self._before_next(attempt, error)
+    async def mutate(self, mutation: Mutation, parameters: Parameters, *, store_id: str, row_id: str) -> Row | None:
+        commits = self._commits.get(mutation)
+        if commits is None:
+            alone = partial(self._mutate_alone, mutation)
+            commits = GroupCommit(mutation.many, self._connection, alone, _ACQUIRE_SECONDS)
+            self._commits[mutation] = commits
+        row = await commits.run(parameters, store_id=store_id, row_id=row_id)
+        if row is not None:
+            self.on_commit(store_id)
+        return row
+
+    async def _mutate_alone(self, mutation: Mutation, parameters: Parameters) -> Row | None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self.fetch_one(mutation, parameters)
+            except _CAN_BE_RUN_AGAIN as error:
+                await self._before_next(attempt, error)
         raise AssertionError
 
     async def transact(self, work: Work[T], *, store_id: str | None = None) -> T:
@@ -165,7 +177,10 @@ class PostgresDatabase:
                 try:
                     async with self._connection() as connection, connection.transaction():
                         transaction: Transaction = _Transaction(connection)
-                        return await work(transaction)
+                        result = await work(transaction)
+                    if store_id is not None:
+                        self.on_commit(store_id)
+                    return result
                 except _CAN_BE_RUN_AGAIN as error:
                     await self._before_next(attempt, error)
         raise AssertionError

@@ -9,14 +9,14 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from app.contract.errors import MemstoreError, Overloaded, Unavailable
-from app.storage.database import Row, Work
-from app.storage.statements import Batch, Parameters, Statement
+from app.storage.database import Row, Work, tell_nobody
+from app.storage.statements import Batch, Mutation, Parameters, Statement
 
 T = TypeVar("T")
 
@@ -192,6 +192,7 @@ class SqliteDatabase:
         self._path = path
         self._reader: sqlite3.Connection | None = None
         self._writer: _Writer | None = None
+        self.on_commit: Callable[[str], None] = tell_nobody
 
     async def open(self) -> None:
         try:
@@ -222,9 +223,12 @@ class SqliteDatabase:
             raise _translate(error) from error
         return cast("Sequence[Row]", rows)
 
-    async def mutate(self, statement: Statement, parameters: Parameters, *, store_id: str) -> Row | None:
-        return await self.transact(lambda transaction: transaction.fetch_one(statement, parameters))
+    async def mutate(self, mutation: Mutation, parameters: Parameters, *, store_id: str, row_id: str) -> Row | None:
+        return await self.transact(lambda transaction: transaction.fetch_one(mutation, parameters), store_id=store_id)
 
     async def transact(self, work: Work[T], *, store_id: str | None = None) -> T:
         assert self._writer is not None
-        return await self._writer.submit(work)
+        result = await self._writer.submit(work)
+        if store_id is not None:
+            self.on_commit(store_id)
+        return result

@@ -1,15 +1,16 @@
 """SQL as text, written once with named parameters and compiled once for each database.
 
 Parameters are written `:like_this`; their types come from `_TYPES`, so that PostgreSQL never has to guess.
-Two notations stand for what the databases spell differently:
+Three notations stand for what the databases spell differently:
 
 - `IN_LIST(:names)`: membership in a list parameter (an array on PostgreSQL, JSON on SQLite);
+- `EACH(:names) AS n`: a list parameter as rows `n (value, position)`, positions from 1;
 - `FOR UPDATE`, `FOR UPDATE SKIP LOCKED`: dropped on SQLite, whose write transactions hold the only write lock.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "size": Integer(),
     "operation": SmallInteger(),
     "seq": BigInteger(),
+    "version": Integer(),
     "last_seq": BigInteger(),
     "token": BigInteger(),
     "limit": Integer(),
@@ -39,11 +41,19 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "count": Integer(),
     "bytes": BigInteger(),
     "maximum": BigInteger(),
+    "position": Integer(),
+    "agent_version": Integer(),
     "paths": ARRAY(String()),
+    "memory_ids": ARRAY(String()),
+    "session_ids": ARRAY(String()),
     "version_ids": ARRAY(String()),
     "store_ids": ARRAY(String()),
     **dict.fromkeys(
         ("now", "until", "before", "created_at", "updated_at", "archived_at", "created_from", "created_to"),
+        BigInteger(),
+    ),
+    **dict.fromkeys(
+        ("created_after", "created_before", "expires_at"),
         BigInteger(),
     ),
 }
@@ -51,6 +61,7 @@ _TYPES: dict[str, TypeEngine[Any]] = {
 
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
 _IN_LIST = re.compile(r"IN_LIST\((:\w+)\)")
+_EACH = re.compile(r"EACH\((:\w+)\) AS (\w+)")
 _FOR_UPDATE = re.compile(r"\s+FOR UPDATE( OF \w+)?( SKIP LOCKED)?")
 
 
@@ -70,22 +81,24 @@ class Compiled:
         return [json.dumps(value) if isinstance(value, list) else value for value in self.arguments(parameters)]
 
 
-def _bound(sql: str) -> Any:
-    names = set(_PARAMETER.findall(sql))
-    return text(sql).bindparams(*(bindparam(name, type_=_TYPES.get(name, String())) for name in names))
+def _type(name: str) -> TypeEngine[Any]:
+    return _TYPES.get(name, String())
 
 
-def _compile(sql: str, dialect: Any) -> Compiled:
-    compiled = _bound(sql).compile(dialect=dialect)
+def _compile(sql: str, dialect: Any, type_of: Callable[[str], TypeEngine[Any]] = _type) -> Compiled:
+    bound = (bindparam(name, type_=type_of(name)) for name in set(_PARAMETER.findall(sql)))
+    compiled = text(sql).bindparams(*bound).compile(dialect=dialect)
     return Compiled(str(compiled), tuple(compiled.positiontup or ()))
 
 
 def _postgresql(sql: str) -> Compiled:
-    return _compile(_IN_LIST.sub(r"= ANY(\1)", sql), asyncpg_dialect())  # type: ignore[no-untyped-call]
+    plain = _EACH.sub(r"unnest(\1) WITH ORDINALITY AS \2 (value, position)", _IN_LIST.sub(r"= ANY(\1)", sql))
+    return _compile(plain, asyncpg_dialect())  # type: ignore[no-untyped-call]
 
 
 def _sqlite(sql: str) -> Compiled:
     plain = _FOR_UPDATE.sub("", _IN_LIST.sub(r"IN (SELECT value FROM json_each(\1))", sql))
+    plain = _EACH.sub(r"(SELECT value, key + 1 AS position FROM json_each(\1)) AS \2", plain)
     return _compile(plain, pysqlite_dialect())
 
 
@@ -96,6 +109,19 @@ class Statement:
         self.sql = sql
         self.postgresql = _postgresql(sql)
         self.sqlite = _sqlite(sql)
+
+
+class Mutation(Statement):
+    """A data-changing statement for PostgreSQL, written for one row and for many.
+
+    In the second text every parameter is an array of what the first one takes under the same name. Both return the
+    changed rows, with a column `id`.
+    """
+
+    def __init__(self, sql: str, many: str) -> None:
+        super().__init__(sql)
+        dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]
+        self.many = _compile(many, dialect, lambda name: ARRAY(_type(name)))
 
 
 class Batch:

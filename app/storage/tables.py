@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -133,6 +134,15 @@ memory_versions = Table(
     Index("memory_versions_memory_idx", "memory_id", "seq"),
     # Answers whether any version still has a content, before its blob is removed.
     Index("memory_versions_content_idx", "store_id", "content_sha256"),
+    # Answers what a session wrote; nearly free for stores that only programs write to.
+    Index(
+        "memory_versions_session_idx",
+        "store_id",
+        "actor_id",
+        "seq",
+        sqlite_where=text("actor_type = 'session_actor'"),
+        postgresql_where=text("actor_type = 'session_actor'"),
+    ),
 )
 
 staged_contents = Table(
@@ -163,10 +173,91 @@ condemned_contents = Table(
     Column("claimed_until", Micros, nullable=False, comment="nobody else removes the blob before this time"),
 )
 
+agents = Table(
+    "agents",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("workspace_id", Key, ForeignKey("workspaces.id"), nullable=False),
+    Column("version", Integer, nullable=False, comment="the newest: 1, then one more with each change"),
+    Column("created_at", Micros, nullable=False),
+    Column("updated_at", Micros, nullable=False),
+    Column("archived_at", Micros),
+    Index("agents_listing_idx", "workspace_id", "created_at", "id"),
+)
+
+agent_versions = Table(
+    "agent_versions",
+    metadata,
+    Column("agent_id", Key, ForeignKey("agents.id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("definition", Text, nullable=False, comment="a JSON object (app.agents.definition); never changed"),
+    Column("created_at", Micros, nullable=False),
+)
+
+environments = Table(
+    "environments",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("workspace_id", Key, ForeignKey("workspaces.id"), nullable=False),
+    Column("name", Key, nullable=False),
+    Column("description", Text),
+    Column("config", Text, nullable=False, comment="a JSON object, as the wire shows it"),
+    Column("metadata", Text, nullable=False, comment="a JSON object of strings"),
+    Column("created_at", Micros, nullable=False),
+    Column("updated_at", Micros, nullable=False),
+    Column("archived_at", Micros),
+    UniqueConstraint("workspace_id", "name"),
+    Index("environments_listing_idx", "workspace_id", "created_at", "id"),
+)
+
 leases = Table(
     "leases",
     metadata,
     Column("name", Key, primary_key=True),
     Column("holder", Text, nullable=False),
     Column("expires_at", Micros, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("workspace_id", Key, ForeignKey("workspaces.id"), nullable=False),
+    # No foreign keys to what a session was made from: it keeps what it needs of them.
+    Column("agent_id", Key, nullable=False),
+    Column("agent_version", Integer, nullable=False),
+    Column("agent", Text, nullable=False, comment="the agent as the wire shows it in this session, JSON"),
+    Column("environment_id", Key, nullable=False),
+    Column("title", Text),
+    Column("metadata", Text, nullable=False, comment="a JSON object of strings"),
+    Column("created_at", Micros, nullable=False),
+    Column("updated_at", Micros, nullable=False),
+    Column("archived_at", Micros, comment="the end of the session and of its tokens"),
+    Index("sessions_listing_idx", "workspace_id", "created_at", "id"),
+)
+
+session_resources = Table(
+    "session_resources",
+    metadata,
+    Column("session_id", Key, ForeignKey("sessions.id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False, comment="0, 1 … in the order of attachment"),
+    Column("store_id", Key, nullable=False, comment="stays after the store is deleted, so no foreign key"),
+    Column("access", Text, nullable=False, comment="read_write or read_only"),
+    Column("instructions", Text),
+    Column("name", Text, nullable=False, comment="the store's when it was attached, as description and mount_path"),
+    Column("description", Text, nullable=False),
+    Column("mount_path", Text, nullable=False),
+    Index("session_resources_store_idx", "store_id", "session_id"),
+)
+
+session_tokens = Table(
+    "session_tokens",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("session_id", Key, ForeignKey("sessions.id"), nullable=False),
+    Column("secret_sha256", LargeBinary(32), nullable=False, unique=True, comment="SHA-256 of the secret"),
+    Column("created_at", Micros, nullable=False),
+    Column("expires_at", Micros, nullable=False),
+    Column("revoked_at", Micros),
+    Index("session_tokens_session_idx", "session_id", "id"),
 )

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter
 
 from app.contract import clock
+from app.http.access import open_to_sessions
 from app.http.documents import Body, CallerParameter, NoBody, Query, StoreId, answers
 from app.http.pages import Page
 from app.http.services import service
@@ -38,7 +39,12 @@ async def list_memory_stores(
     return {"data": [wire.store(row) for row in rows], "next_page": next_page}
 
 
-@router.get("/{memory_store_id}", response_model=wire.MemoryStore, responses=answers())
+@router.get(
+    "/{memory_store_id}",
+    response_model=wire.MemoryStore,
+    responses=answers(),
+    openapi_extra=open_to_sessions("read"),
+)
 async def retrieve_memory_store(
     caller: CallerParameter, stores: StoresService, memory_store_id: StoreId
 ) -> wire.MemoryStore:

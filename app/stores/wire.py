@@ -7,38 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from app.contract import clock
-from app.contract.limits import (
-    DESCRIPTION_MAX_CHARACTERS,
-    METADATA_KEY_MAX_CHARACTERS,
-    METADATA_MAX_PAIRS,
-    METADATA_VALUE_MAX_CHARACTERS,
-    NAME_MAX_CHARACTERS,
-)
+from app.contract.limits import DESCRIPTION_MAX_CHARACTERS, NAME_MAX_CHARACTERS
 from app.http.documents import NO_CONTROLS, NO_NULLS, StoreIdText, Timestamp, shape
+from app.http.metadata import Metadata, MetadataPatch
 from app.http.pages import CreatedRange, Flag, PageQuery
 from app.storage.database import Row
 
 _Name = Annotated[str, shape(minLength=1, maxLength=NAME_MAX_CHARACTERS, pattern=NO_CONTROLS)]
 _Description = Annotated[str, shape(maxLength=DESCRIPTION_MAX_CHARACTERS, pattern=NO_NULLS)]
-_KEY_PATTERN = rf"^[^\u0000]{{1,{METADATA_KEY_MAX_CHARACTERS}}}$"
-_VALUE = {"maxLength": METADATA_VALUE_MAX_CHARACTERS, "pattern": NO_NULLS}
-_Metadata = Annotated[
-    dict[str, str],
-    shape(
-        maxProperties=METADATA_MAX_PAIRS,
-        propertyNames={"pattern": _KEY_PATTERN},
-        additionalProperties={"type": "string", **_VALUE},
-    ),
-]
-_IMPOSSIBLE_KEY_PATTERN = rf"^$|^[\s\S]{{{METADATA_KEY_MAX_CHARACTERS + 1}}}|\u0000"
-# Removing a key that can't be there does no harm, so null goes with any key.
-_MetadataPatch = Annotated[
-    dict[str, str | None],
-    shape(
-        patternProperties={_IMPOSSIBLE_KEY_PATTERN: {"type": "null"}},
-        additionalProperties={"type": ["string", "null"], **_VALUE},
-    ),
-]
 
 
 @with_config(
@@ -66,7 +42,7 @@ class MemoryStore(TypedDict):
     type: Literal["memory_store"]
     name: _Name
     description: _Description
-    metadata: _Metadata
+    metadata: Metadata
     created_at: Timestamp
     updated_at: Timestamp
     archived_at: Timestamp | None
@@ -91,7 +67,7 @@ class CreateStore(BaseModel):
     description: _Description = Field(
         "", description="At most 1,024 characters, shown to the agent.", examples=["What each customer likes."]
     )
-    metadata: _Metadata = Field(
+    metadata: Metadata = Field(
         default_factory=dict,
         description="At most 16 pairs for your own use; keys of 1 to 64 characters, values of at most 512; "
         "U+0000 in neither.",
@@ -106,7 +82,7 @@ class UpdateStore(BaseModel):
 
     name: _Name | None = Field(None, description="The new name.")
     description: _Description | None = Field(None, description='The new description; `""` clears it.')
-    metadata: _MetadataPatch | None = Field(
+    metadata: MetadataPatch | None = Field(
         None,
         description="A merge patch: a string sets a key, null removes it, an absent key stays. "
         "At most 16 pairs may result.",

@@ -14,6 +14,8 @@ _STAGED = "LEFT JOIN staged_contents t ON t.store_id = v.store_id AND t.content_
 FILTERS = {
     "memory_id": "v.memory_id = :memory_id",
     "operation": "v.operation = :operation",
+    # With the literal, the partial index of the versions that sessions wrote can serve.
+    "session_id": "v.actor_type = 'session_actor' AND v.actor_id = :session_id",
     "actor_type": "v.actor_type = :actor_type",
     "actor_id": "v.actor_id = :actor_id",
     "created_from": "v.created_at >= :created_from",

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter
 
 from app.contract import clock
+from app.http.access import open_to_sessions
 from app.http.documents import CallerParameter, NoBody, Query, StoreId, VersionId, answers
 from app.http.pages import Page
 from app.http.services import service
@@ -17,7 +18,12 @@ router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}/memory_versions",
 VersionsService = Annotated[Versions, service(Versions)]
 
 
-@router.get("", response_model=Page[wire.MemoryVersion], responses=answers())
+@router.get(
+    "",
+    response_model=Page[wire.MemoryVersion],
+    responses=answers(),
+    openapi_extra=open_to_sessions("read"),
+)
 async def list_memory_versions(
     caller: CallerParameter,
     versions: VersionsService,
@@ -45,7 +51,12 @@ async def list_memory_versions(
     return {"data": [wire.version(entry) for entry in found], "next_page": next_page}
 
 
-@router.get("/{memory_version_id}", response_model=wire.MemoryVersion, responses=answers())
+@router.get(
+    "/{memory_version_id}",
+    response_model=wire.MemoryVersion,
+    responses=answers(),
+    openapi_extra=open_to_sessions("read"),
+)
 async def retrieve_memory_version(
     caller: CallerParameter,
     versions: VersionsService,

@@ -94,7 +94,10 @@ class Versions:
             "limit": limit + 1,
         }
         if authors := filters.actors():
-            parameters["actor_type"], parameters["actor_id"] = authors[0]
+            actor_type, actor_id = authors[0]
+            parameters |= (
+                {"session_id": actor_id} if actor_type == SESSION else {"actor_type": actor_type, "actor_id": actor_id}
+            )
         if page is not None:
             (parameters["seq"],) = cursors.decode(cursor_scope, page, (int,))
         used = tuple(name for name in queries.FILTERS if parameters.get(name) is not None)

@@ -23,8 +23,8 @@ from app.versions.service import FoundVersion
 
 Operation = Literal["created", "modified", "deleted"]
 
-_OPERATIONS: dict[int, Operation] = {CREATED: "created", MODIFIED: "modified", DELETED: "deleted"}
-OPERATION_CODES = {name: code for code, name in _OPERATIONS.items()}
+OPERATION_NAMES: dict[int, Operation] = {CREATED: "created", MODIFIED: "modified", DELETED: "deleted"}
+OPERATION_CODES = {name: code for code, name in OPERATION_NAMES.items()}
 
 
 class SessionActor(TypedDict):
@@ -99,7 +99,7 @@ def version(found: FoundVersion) -> MemoryVersion:
         "type": "memory_version",
         "memory_store_id": row["store_id"],
         "memory_id": row["memory_id"],
-        "operation": _OPERATIONS[row["operation"]],
+        "operation": OPERATION_NAMES[row["operation"]],
         "path": row["path"],
         "content": None if found.content is None else found.content.decode(),
         "content_size_bytes": row["content_size"],

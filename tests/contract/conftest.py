@@ -1,14 +1,17 @@
 """Fixtures of the contract tests: the SDK's three resources, a sample to act on, and a second workspace."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import anthropic
 import httpx2
 import pytest
 from anthropic.resources.beta.memory_stores import Memories, MemoryStores, MemoryVersions
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
+from anthropic.types.beta import BetaManagedAgentsSession
 
 from tests.contract.routes import Sample
 from tests.support.servers import Server
@@ -100,3 +103,42 @@ def anonymous(server: Server) -> Iterator[httpx2.Client]:
     """A client that sends no credential of its own."""
     with bare_http(server) as client:
         yield client
+
+
+@dataclass(frozen=True)
+class SessionMaker:
+    """Makes sessions of one agent in one environment, and clients with a session's token."""
+
+    server: Server
+    client: anthropic.Anthropic
+    agent: str
+    environment: str
+
+    def __call__(self, *stores: str | dict[str, Any], **fields: Any) -> BetaManagedAgentsSession:
+        """A new session with these stores attached, each given by its ID or as a whole resource."""
+        resources: list[Any] = [
+            {"type": "memory_store", "memory_store_id": store} if isinstance(store, str) else store for store in stores
+        ]
+        wanted = {"agent": self.agent, "environment_id": self.environment, "resources": resources, **fields}
+        return self.client.beta.sessions.create(**wanted)
+
+    def token(self, session_id: str, **body: Any) -> dict[str, Any]:
+        """A new token of a session, as the API gives it."""
+        with self.server.http() as http:
+            made = http.post(f"/v1/sessions/{session_id}/tokens", json=body)
+        assert made.status_code == 200, made.text
+        answer: dict[str, Any] = made.json()
+        return answer
+
+    def sign_in(self, session_id: str) -> anthropic.Anthropic:
+        """The SDK with a new token of a session; to be closed by the caller."""
+        return sign_in(self.server, self.token(session_id)["token"])
+
+
+@pytest.fixture(scope="session")
+def open_session(server: Server, client: anthropic.Anthropic) -> SessionMaker:
+    """Makes sessions, with an agent and an environment that all tests share."""
+    agent = client.beta.agents.create(name="Support", model="claude-opus-5-5", system="Answer customers.")
+    # Made again when pytest comes back to this back end, on the same server; the names of environments are unique.
+    environment = client.beta.environments.create(name=f"contract tests {uuid.uuid4()}", config={"type": "cloud"})
+    return SessionMaker(server, client, agent.id, environment.id)

@@ -28,6 +28,17 @@ OPERATIONS: dict[str, Schema] = {
 API = {name: operation for name, operation in OPERATIONS.items() if " /v1/" in name}
 ALWAYS = {"200", "400", "401", "403", "404", "500", "503", "529", "default"}
 
+LISTINGS = {
+    name: operation
+    for name, operation in API.items()
+    if name.startswith("GET ") and "limit" in {each["name"] for each in operation["parameters"]}
+}
+LIMITS = {
+    "changes": (limits.CHANGES_LIMIT_DEFAULT, limits.CHANGES_LIMIT_MAX),
+    "resources": (None, limits.RESOURCES_PAGE_LIMIT_MAX),
+}
+"""Default (None: everything) and maximum of the listings that have their own, by the end of the path."""
+
 each_operation = pytest.mark.parametrize("operation", API.values(), ids=API.keys())
 
 
@@ -37,6 +48,23 @@ def inner_schemas(value: Any) -> Iterator[Schema]:
         yield value
     for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from inner_schemas(child)
+
+
+def schemas_behind(part: Any) -> set[str]:
+    """The names of the schemas that a part of the document leads to, directly or through others."""
+    found: set[str] = set()
+    waiting = [part]
+    while waiting:
+        names = {inner["$ref"].rpartition("/")[2] for inner in inner_schemas(waiting.pop()) if "$ref" in inner}
+        waiting += [SCHEMAS[name] for name in names - found]
+        found |= names
+    return found
+
+
+REQUESTS = schemas_behind([operation.get("requestBody") for operation in API.values()])
+ANSWERS = schemas_behind([operation["responses"] for operation in OPERATIONS.values()])
+COMING_AND_GOING = {"ErrorDetail": {"conflicting_memory_id", "conflicting_path", "details"}}
+"""The keys of answers that are not always there."""
 
 
 def is_valid(value: Any, schema: Schema) -> bool:
@@ -83,12 +111,17 @@ def test_a_route_names_each_refusal_that_it_may_answer(operation: Schema) -> Non
     assert own == ({"413"} if "requestBody" in operation else set()) | ({"409"} if "409" in own else set())
 
 
-def test_the_routes_with_a_conflict_are_those_that_write_a_memory() -> None:
-    memories = "/v1/memory_stores/{memory_store_id}/memories"
+def test_a_conflict_is_with_a_path_a_content_a_name_a_version_or_a_use() -> None:
+    store = "/v1/memory_stores/{memory_store_id}"
     assert {name for name, operation in API.items() if "409" in operation["responses"]} == {
-        f"POST {memories}",
-        f"POST {memories}/{{memory_id}}",
-        f"DELETE {memories}/{{memory_id}}",
+        f"POST {store}/memories",
+        f"POST {store}/memories/{{memory_id}}",
+        f"DELETE {store}/memories/{{memory_id}}",
+        f"POST {store}/moves",
+        "POST /v1/environments",
+        "POST /v1/environments/{environment_id}",
+        "DELETE /v1/environments/{environment_id}",
+        "POST /v1/agents/{agent_id}",
     }
 
 
@@ -132,7 +165,8 @@ def test_every_answer_has_its_headers(operation: Schema) -> None:
 @each_operation
 def test_the_vendors_headers_are_optional_parameters(operation: Schema) -> None:
     sent = {each["name"]: each for each in operation["parameters"] if each["in"] == "header"}
-    assert sent.keys() == {"anthropic-version", "anthropic-beta", "anthropic-workspace-id"}
+    own = {"last-event-id"} if operation["operationId"].startswith("list_changes") else set()
+    assert sent.keys() - own == {"anthropic-version", "anthropic-beta", "anthropic-workspace-id"}
     assert not any(each["required"] for each in sent.values())
 
 
@@ -167,14 +201,25 @@ def test_no_parameter_of_a_url_or_header_is_said_to_be_null() -> None:
             assert "null" not in json.dumps(parameter["schema"])
 
 
-@pytest.mark.parametrize("name", [name for name, schema in SCHEMAS.items() if schema.get("type") == "object"])
-def test_a_request_is_closed_and_an_answer_has_every_key(name: str) -> None:
+def test_what_is_sent_and_what_is_answered_have_schemas_of_their_own() -> None:
+    assert SCHEMAS.keys() == REQUESTS | ANSWERS
+    assert not REQUESTS & ANSWERS
+
+
+@pytest.mark.parametrize("name", sorted(REQUESTS))
+def test_a_request_is_closed(name: str) -> None:
+    closed = SCHEMAS[name].get("additionalProperties") is False
+    assert closed is not (name == "InputSchemaParams")  # a JSON Schema of the caller's own
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERS))
+def test_an_answer_has_every_key(name: str) -> None:
     schema = SCHEMAS[name]
-    if schema.get("additionalProperties") is False:
-        assert name.startswith(("Create", "Update", "Empty", "ContentPrecondition"))
-    else:
-        optional = schema["properties"].keys() - set(schema["required"])
-        assert optional == ({"conflicting_memory_id", "conflicting_path"} if name == "ErrorDetail" else set())
+    if name == "InputSchema":  # a JSON Schema of the caller's own, as it came
+        assert schema["additionalProperties"] is True
+        return
+    optional = schema["properties"].keys() - set(schema["required"])
+    assert optional == COMING_AND_GOING.get(name, set())
 
 
 @pytest.mark.parametrize(
@@ -198,15 +243,22 @@ def test_a_limit_is_the_one_of_the_contract(schema: str, field: str, keyword: st
     assert [each[keyword] for each in inner_schemas(described) if keyword in each] == [limit]
 
 
-@pytest.mark.parametrize("name", [name for name in API if name.startswith("GET") and name.endswith(("s", "versions"))])
+def test_what_answers_with_a_list_has_a_limit() -> None:
+    lists = {
+        name
+        for name, operation in API.items()
+        for schema in schemas_behind(operation["responses"]["200"])
+        if name.startswith("GET ") and "data" in SCHEMAS[schema]["properties"]
+    }
+    assert lists == LISTINGS.keys()
+
+
+@pytest.mark.parametrize("name", LISTINGS)
 def test_a_listing_has_its_limits(name: str) -> None:
     query = {each["name"]: each["schema"] for each in API[name]["parameters"] if each["in"] == "query"}
     limit = query["limit"]
-    assert (limit["minimum"], limit["default"], limit["maximum"]) == (
-        1,
-        limits.PAGE_LIMIT_DEFAULT,
-        limits.PAGE_LIMIT_MAX,
-    )
+    usual, most = LIMITS.get(name.rpartition("/")[2], (limits.PAGE_LIMIT_DEFAULT, limits.PAGE_LIMIT_MAX))
+    assert (limit["minimum"], limit.get("default"), limit["maximum"]) == (1, usual, most)
     if "depth" in query:
         assert (query["depth"]["minimum"], query["depth"]["default"], query["depth"]["maximum"]) == (0, 0, 1)
 

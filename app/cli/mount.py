@@ -1,0 +1,294 @@
+"""`memstore mount` and the commands around it: stores as directories. What they do is in docs/mount.md.
+
+The mount itself is imported by each command when it runs, so that the server's commands start without it.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from app.mount.control import ControlClient
+    from app.mount.places import Places
+
+DEFAULT_ROOT = Path("/mnt/memory")
+UNSAVED = 1
+"""Exit status: something is not on the server."""
+REFUSED = 2
+
+Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Open what this session has attached.")]
+Store = Annotated[str | None, typer.Option("--store", metavar="ID", help="Open this store, without a session.")]
+Root = Annotated[Path, typer.Option(help="The directory that holds the stores' directories.")]
+AnyRoot = Annotated[Path | None, typer.Option("--root", help="Only what is mounted at this root.")]
+Mode = Annotated[
+    str, typer.Option(help="fuse: a file system; mirror: a directory kept in sync; auto: the first that can be had.")
+]
+PolicyName = Annotated[
+    str,
+    typer.Option("--on-conflict", help="When somebody else changed the file: merge, last-writer-wins or fail."),
+]
+CacheDir = Annotated[Path | None, typer.Option(help="Where contents are cached.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the server.")]
+
+
+def mount(
+    session: Session = None,
+    store: Store = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="With --store: no writing.")] = False,
+    root: Root = DEFAULT_ROOT,
+    mode: Mode = "auto",
+    cache_dir: CacheDir = None,
+    on_conflict: PolicyName = "merge",
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay, and unmount at the end (Ctrl-C, SIGTERM).")
+    ] = False,
+) -> None:
+    """Open stores as directories below ROOT. Returns when they are live; succeeds if they already are."""
+    from app.mount import daemon
+
+    order = _order(session, store, read_only, mode, cache_dir, on_conflict)
+    root = _absolute(root)
+    places = _places()
+    output = sys.stderr.fileno() if foreground else None
+    with _ended_by_signals() as ended:
+        client, shown = daemon.call(places, "mount", output=output, **order, root=str(root), hold=foreground)
+        with client:
+            for entry in shown["stores"]:
+                typer.echo(f"{entry['path']}  {entry['memory_store_id']}  {_kind(entry)}")
+            if not shown["root_read_only"]:
+                typer.echo(f"note: {root} itself is not read-only ({_why_open(shown)})", err=True)
+        if foreground:
+            _wait(ended)
+            with _running() as client:
+                answer = client.call("unmount", root=str(root), timeout=30.0, force=True)
+            _report_unsaved(answer["unsaved"])
+
+
+def unmount(
+    root: Root = DEFAULT_ROOT,
+    pid: Annotated[int | None, typer.Option(help="What was attached to this process, instead of a root.")] = None,
+    timeout: Timeout = 30.0,
+    force: Annotated[bool, typer.Option("--force", help="Also while programs use it.")] = False,
+) -> None:
+    """Save everything and take the stores away. Status 1, with a list, if something could not be saved."""
+    with _running() as client:
+        answer = client.call("unmount", root=str(_absolute(root)), pid=pid, timeout=timeout, force=force)
+    _report_unsaved(answer["unsaved"])
+
+
+def flush(
+    root: AnyRoot = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to wait; without it, as long as it takes.")
+    ] = None,
+) -> None:
+    """Wait until every write so far is on the server. Status 1, with a list, if one is not."""
+    with _running() as client:
+        answer = client.call("flush", root=str(_absolute(root)) if root else None, timeout=timeout)
+    _report_unsaved(answer["unsaved"])
+
+
+def status(
+    root: AnyRoot = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is mounted, and how it is. Status 1 if nothing is."""
+    from app.mount.control import NotRunning
+
+    known: dict[str, Any] = {"pid": None, "supervisor_pid": None, "restarts": 0, "roots": [], "stores": []}
+    try:
+        with _connected() as client:
+            known = client.call("status", root=str(_absolute(root)) if root else None)
+    except NotRunning:
+        pass
+    if as_json:
+        typer.echo(json.dumps(known))
+    else:
+        typer.echo("\n".join(_lines_of(known)) if known["stores"] else "nothing is mounted")
+    if not known["stores"]:
+        raise typer.Exit(1)
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND…", help="The command and its arguments.")],
+    session: Session = None,
+    store: Store = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="With --store: no writing.")] = False,
+    root: Root = DEFAULT_ROOT,
+    cache_dir: CacheDir = None,
+    on_conflict: PolicyName = "merge",
+) -> None:
+    """Run a command that alone sees the stores, at ROOT, and leave with its exit status."""
+    from app.cli.mount_settings import secrets_in_reach
+    from app.mount import daemon, namespaces
+
+    order = _order(session, store, read_only, "fuse", cache_dir, on_conflict)
+    root = _absolute(root)
+    for name in secrets_in_reach():
+        typer.echo(f"note: the command can read {name} in {Path('.env').resolve()}", err=True)
+    client, found = daemon.call(_places(), "stores", **order)
+    with client:
+        stores = [namespaces.Store(item["directory"], read_only=item["read_only"]) for item in found["stores"]]
+        group: list[str] = []
+
+        def serve(descriptors: dict[str, int]) -> None:
+            shown = client.call(
+                "serve",
+                descriptors=list(descriptors.values()),
+                **order,
+                root=str(root),
+                directories=list(descriptors),
+            )
+            for fd in descriptors.values():
+                os.close(fd)
+            group.append(shown["group"])
+
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("MEMSTORE_")}
+        code = namespaces.run(command, stores, serve, root=str(root), environment=outside)
+    with _running() as client:  # another connection: the daemon's worker may have been replaced meanwhile
+        _print_unsaved(client.call("unmount", group=group[0], timeout=30.0)["unsaved"])
+    raise typer.Exit(code)
+
+
+def attach(
+    pid: Annotated[int, typer.Option(help="A process of the sandbox; what is attached ends with it.")],
+    session: Session = None,
+    store: Store = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="With --store: no writing.")] = False,
+    root: Root = DEFAULT_ROOT,
+    cache_dir: CacheDir = None,
+    on_conflict: PolicyName = "merge",
+) -> None:
+    """Give stores to a sandbox that is running already, at ROOT in its mount namespace."""
+    from app.mount import daemon
+
+    order = _order(session, store, read_only, "fuse", cache_dir, on_conflict)
+    client, shown = daemon.call(_places(), "attach", **order, root=str(root), pid=pid)
+    client.close()
+    for entry in shown["stores"]:
+        typer.echo(f"{entry['path']}  {entry['memory_store_id']}  {_kind(entry)}")
+
+
+def _order(
+    session: str | None, store: str | None, read_only: bool, mode: str, cache_dir: Path | None, policy: str
+) -> dict[str, Any]:
+    """What to open, as a request's members."""
+    from app.cli.mount_settings import credentials
+    from app.mount.engine import Policy
+    from app.mount.orders import MODES, Order
+
+    if bool(session) == bool(store):
+        raise typer.BadParameter("either --session or --store, and not both")
+    if read_only and session:
+        raise typer.BadParameter("a session's attachments say themselves what is read-only", param_hint="--read-only")
+    if mode not in MODES:
+        raise typer.BadParameter(f"must be one of {', '.join(MODES)}", param_hint="--mode")
+    policies = [known.value for known in Policy]
+    if policy not in policies:
+        raise typer.BadParameter(f"must be one of {', '.join(policies)}", param_hint="--on-conflict")
+    cache = _absolute(cache_dir) if cache_dir else None
+    return Order(credentials(), session, store, read_only, mode, cache, Policy(policy)).to_json()
+
+
+def _places() -> "Places":
+    from app.cli.mount_settings import variables
+    from app.mount import places
+
+    return places.find(variables())
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+@contextmanager
+def _connected() -> "Iterator[ControlClient]":
+    from app.mount import daemon
+
+    with daemon.connect(_places()) as client:
+        yield client
+
+
+@contextmanager
+def _running() -> "Iterator[ControlClient]":
+    """The daemon; where none runs, that is the refusal."""
+    from app.mount.control import NotRunning
+
+    try:
+        with _connected() as client:
+            yield client
+    except NotRunning:
+        typer.echo("memstore: nothing is mounted", err=True)
+        raise typer.Exit(REFUSED) from None
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[int]:
+    """A descriptor that becomes readable when the process is asked to end; the signals do nothing else meanwhile."""
+    readable, written = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    previous = {
+        number: signal.signal(number, lambda *_: os.write(written, b"!")) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield readable
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        os.close(readable)
+        os.close(written)
+
+
+def _wait(ended: int) -> None:
+    """Wait for a signal; if the daemon goes away first, that is the end too."""
+    while True:
+        with _running() as client:
+            events = select.poll()
+            events.register(ended, select.POLLIN)
+            events.register(client.fileno(), select.POLLIN)
+            if any(fd == ended for fd, _ in events.poll()):
+                return
+        # The connection ended: with the daemon, or with a worker that is replaced.
+
+
+def _report_unsaved(unsaved: list[dict[str, str]]) -> None:
+    _print_unsaved(unsaved)
+    if unsaved:
+        raise typer.Exit(UNSAVED)
+
+
+def _print_unsaved(unsaved: list[dict[str, str]]) -> None:
+    if unsaved:
+        typer.echo("not on the server, but kept; the next mount of the same saves it:", err=True)
+    for item in unsaved:
+        typer.echo(f"  {item['path']}  (store {item['memory_store_id']}, journal in {item['journal']})", err=True)
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    return f"{entry['mode']}, read-only" if entry["read_only"] else str(entry["mode"])
+
+
+def _why_open(shown: dict[str, Any]) -> str:
+    mirrored = any(entry["mode"] == "mirror" for entry in shown["stores"])
+    return "a mirror's root is an ordinary directory" if mirrored else "it held something, or we may not mount there"
+
+
+def _lines_of(known: dict[str, Any]) -> Iterator[str]:
+    yield f"daemon {known['pid']}" + (f", {known['restarts']} times replaced" if known["restarts"] else "")
+    for entry in known["stores"]:
+        where = "" if entry["session_id"] is None else f" of {entry['session_id']}"
+        yield ""
+        yield f"{entry['path']}  {entry['memory_store_id']}{where}  ({_kind(entry)})"
+        connected = "connected" if entry["connected"] else "NOT CONNECTED"
+        yield f"  {connected}, feed {entry['feed']}, last sync {entry['last_sync'] or 'never'}"
+        for name, what in (("pending", "waits for the server"), ("unshowable", "can't be shown: a name is too long")):
+            yield from (f"  {path}: {what}" for path in entry[name])
+        yield from (f"  {item['path']}: refused, {item['reason']}" for item in entry["refused"])
+        yield from (f"  {item['path']}: conflict, ours is {item['conflict_path']}" for item in entry["conflicts"])

@@ -1,0 +1,35 @@
+"""A page of changes, and whether anything is missing on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.storage.database import Row
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """Changes in ascending order of `seq`; `next_after` is how far the page reaches, `last_seq` how far the store.
+
+    `truncated`: some changes after the page's beginning and up to `next_after` are not there any more.
+    """
+
+    rows: Sequence[Row]
+    last_seq: int
+    next_after: int
+    has_more: bool
+    truncated: bool
+
+    def first(self, after: int) -> Sequence[Row]:
+        """The changes that follow `after`, the page's beginning, without a gap."""
+        return [row for number, row in enumerate(self.rows, after + 1) if row["seq"] == number]
+
+
+def page_of(rows: Sequence[Row], after: int, limit: int) -> ChangePage:
+    """The page after the number `after`, from what `queries.PAGE` found with one more than `limit`."""
+    last_seq = rows[0]["last_seq"]
+    found = [row for row in rows if row["seq"] is not None]
+    has_more = len(found) > limit
+    found = found[:limit]
+    # Behind the last page nothing is left, so it reaches to the newest number, whether its change is there or not.
+    next_after = found[-1]["seq"] if has_more else last_seq
+    return ChangePage(found, last_seq, next_after, has_more, truncated=next_after - after != len(found))

@@ -1,0 +1,92 @@
+"""All memories of a store at one moment, to begin with before following its changes.
+
+The rows and the store's sequence number are read in one statement, so they are one state of the store: exactly what
+all changes up to `seq` add up to, and a reader that goes on with the changes after `seq` misses nothing and undoes
+nothing. The rows are small and held as a whole; contents are read, and sent, a few at a time.
+
+A content may be erased while the snapshot is on its way (its version expired or was redacted). That takes a newer
+version of its memory, or its deletion, and so a change after `seq`. Such a memory stays in its place, with the content
+null: the feed tells what became of it. Whether it is so is asked again for every few memories, just before they are
+sent, so that nothing goes out that was erased before.
+"""
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass
+
+from app.contract.actors import Caller
+from app.feed import queries
+from app.memories.service import Found
+from app.storage.contents import with_fresh_rows
+from app.storage.database import Row
+from app.storage.storage import Storage
+from app.stores.service import not_found as store_not_found
+
+_PIECE_ROWS = 250
+_PIECE_BYTES = 1_048_576
+"""Of content. One memory is at most a tenth of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A store's state after its change number `seq`; `pieces` holds its `count` memories in the order of paths."""
+
+    seq: int
+    count: int
+    archived_at: int | None
+    pieces: AsyncGenerator[Sequence[Found], None]
+
+
+class Snapshots:
+    """Snapshots of the stores of a caller's workspace."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def take(self, caller: Caller, store_id: str, *, with_content: bool) -> Snapshot:
+        """The store as it is now.
+
+        Raises:
+            NotFound: there is no such store.
+
+        """
+        rows = await self._storage.database.fetch_all(
+            queries.SNAPSHOT, {"store_id": store_id, "workspace_id": caller.workspace_id}
+        )
+        if not rows:
+            raise store_not_found(store_id)
+        store = rows[0]
+        memories = rows if store["id"] is not None else []
+        pieces = self._pieces(memories, with_content=with_content)
+        return Snapshot(store["last_seq"], len(memories), store["store_archived_at"], pieces)
+
+    async def _pieces(self, rows: Sequence[Row], *, with_content: bool) -> AsyncGenerator[Sequence[Found], None]:
+        for piece in _divided(rows):
+            if with_content:
+                yield await self._with_contents(piece)
+            else:
+                yield [Found(row, None) for row in piece]
+
+    async def _with_contents(self, rows: Sequence[Row]) -> Sequence[Found]:
+        async def read() -> Sequence[Found]:
+            version_ids = [row["version_id"] for row in rows]
+            there = await self._storage.database.fetch_all(queries.UNERASED, {"version_ids": version_ids})
+            staged = {row["id"]: row["content"] for row in there}
+            kept = [row for row in rows if row["version_id"] in staged]
+            references = [(row["store_id"], bytes(row["content_sha256"]), staged[row["version_id"]]) for row in kept]
+            texts = await self._storage.contents.read_many(references)
+            contents = {row["version_id"]: text for row, text in zip(kept, texts, strict=True)}
+            return [Found(row, contents.get(row["version_id"])) for row in rows]
+
+        return await with_fresh_rows(read)
+
+
+def _divided(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """The rows in pieces of bounded number and bytes of content."""
+    start = size = 0
+    for end, row in enumerate(rows):
+        if end - start == _PIECE_ROWS or size + row["content_size"] > _PIECE_BYTES:
+            yield rows[start:end]
+            start, size = end, 0
+        size += row["content_size"]
+    if start < len(rows):
+        yield rows[start:]
