@@ -1,8 +1,9 @@
 """`python -m scripts.demo`: the memory API's main job on real files, through the official SDK.
 
 It imports a directory of Markdown into a new memory store, edits, renames, meets two conflicts and resolves
-them, reads everything back, walks the history, redacts, and deletes what it made. Each answer is checked; the
-exit status is 1 when one is not what it should be.
+them, reads everything back, walks the history, redacts, and deletes what it made. Then two sessions open stores as
+directories and work in them with a shell. Each answer is checked; the exit status is 1 when one is not what it
+should be.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from scripts.demo_mount import Chapter, ChapterError
 
 PROJECT: Final = Path(__file__).parents[1]
 CONTENT_MAX_BYTES: Final = 102_400
@@ -378,7 +381,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 base_url, api_key = stack.enter_context(own_server())
             client = anthropic.Anthropic(base_url=base_url, api_key=api_key, timeout=CALL_SECONDS)
             tell(stack.enter_context(client), files)
-    except (DemoError, OutOfTimeError, OSError, UnicodeDecodeError, anthropic.AnthropicError) as error:
+            Chapter(client, console).tell(base_url, client.api_key or "")
+    except (DemoError, ChapterError, OutOfTimeError, OSError, UnicodeDecodeError, anthropic.AnthropicError) as error:
         console.print(f"[bold red]The demo failed:[/bold red] {escape(str(error))}")
         return 1
     finally:

@@ -53,11 +53,14 @@ def test_every_block_that_a_reader_runs_is_run_here(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_does_what_it_says(page: str, server: Server, tmp_path: Path) -> None:
     directory = make_readers_directory(tmp_path / "checkout", server.api_key)
+    with server.client() as client:
+        store = client.beta.memory_stores.create(name="Team notes")
+    places = {f"MEMSTORE_{place}_DIR": str(tmp_path / place.lower()) for place in ("RUN", "STATE", "CACHE")}
     found = [block for block in blocks(page) if not block.starts_a_server]
     for language in (SHELL, PYTHON):
         if mine := [block for block in found if block.language == language]:
             replace = {READERS_URL: server.base_url}
-            run_as_reader(mine, language, directory, server.environment, replace)
+            run_as_reader(mine, language, directory, server.environment | places | {"STORE": store.id}, replace)
 
 
 @needs_make

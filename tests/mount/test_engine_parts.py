@@ -1,0 +1,315 @@
+"""The parts of the sync engine by themselves: cache, HTTP, schedule, state."""
+
+import hashlib
+import os
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.contract import paths as contract_paths
+from app.mount.api import StoreApi
+from app.mount.content_cache import ContentCache
+from app.mount.entries import Entry
+from app.mount.exchange import Connections
+from app.mount.failures import Away
+from app.mount.schedule import Schedule
+from app.mount.state import StoreState
+from app.mount.wire import Event
+from tests.mount.engines import until
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def used_bytes(directory: Path) -> int:
+    """While files may go away."""
+    used = 0
+    for file in files(directory):
+        with suppress(FileNotFoundError):
+            used += file.stat().st_size
+    return used
+
+
+# The cache
+
+
+def test_a_content_is_found_again_by_the_next_process_and_only_under_its_store(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path / "cache")
+    cache.put("one", sha(b"text"), b"text")
+    cache.flush()
+    for reader in (cache, ContentCache(tmp_path / "cache")):
+        assert reader.get("one", sha(b"text")) == b"text"
+        assert reader.has("one", sha(b"text"))
+        assert reader.get("two", sha(b"text")) is None
+        assert not reader.has("two", sha(b"text"))
+
+
+def test_nobody_else_can_read_the_cache(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        cache = ContentCache(tmp_path / "cache")
+        cache.put("one", sha(b"text"), b"text")
+        cache.flush()
+    finally:
+        os.umask(old)
+    modes = {path.stat().st_mode & 0o777 for path in [tmp_path / "cache", *(tmp_path / "cache").rglob("*")]}
+    assert modes == {0o700, 0o600}
+
+
+def test_a_damaged_file_is_never_read(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path / "cache")
+    cache.put("one", sha(b"text"), b"text")
+    cache.flush()
+    (file,) = files(tmp_path / "cache")
+    file.write_bytes(b"tex")
+    again = ContentCache(tmp_path / "cache")
+    assert again.get("one", sha(b"text")) is None
+    again.put("one", sha(b"text"), b"text")
+    again.flush()
+    assert file.read_bytes() == b"text"
+
+
+def test_the_cache_keeps_its_bounds_and_what_was_used_last(tmp_path: Path) -> None:
+    texts = [bytes([number]) * 1_000 for number in range(100)]
+    cache = ContentCache(tmp_path / "cache", max_bytes=20_000, max_memory_bytes=5_000)
+    until(cache._indexed.is_set, "the cache knows what is there")
+    for text in texts:
+        cache.put("one", sha(text), text)
+        cache.get("one", sha(texts[0]))
+    cache.flush()
+    assert used_bytes(tmp_path / "cache") <= 20_000
+    assert cache._memory_bytes == sum(map(len, cache._memory.values())) <= 5_000
+    held = [cache.get("one", sha(text)) == text for text in texts]
+    assert held[0]
+    assert all(held[-15:])
+    assert sum(held) <= 25
+
+
+def test_the_next_process_keeps_the_bound_too(tmp_path: Path) -> None:
+    first = ContentCache(tmp_path / "cache")
+    for number in range(50):
+        first.put("one", sha(b"%04d" % number * 250), b"%04d" % number * 250)
+    first.flush()
+    ContentCache(tmp_path / "cache", max_bytes=10_000)
+    until(lambda: used_bytes(tmp_path / "cache") <= 10_000, "the bound is kept")
+
+
+# HTTP
+
+
+@contextmanager
+def listening(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """The URL of a server that answers each request with the next of these, piece by piece; and what it was asked."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+
+        def serve() -> None:
+            left = list(answers)
+            while left:
+                connection, _ = listener.accept()
+                with connection:
+                    while left and (request := connection.recv(65_536)):
+                        asked.append(request)
+                        answer = left.pop(0)
+                        for start in range(0, len(answer), 7):
+                            connection.sendall(answer[start : start + 7])
+                        if b"close" in answer or b"HTTP/1.0" in answer or not answer:
+                            break
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/base", asked
+        finally:
+            thread.join()
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[tuple[Connections, list[bytes]]]:
+    """Connections to such a server."""
+    with listening(*answers) as (url, asked):
+        connections = Connections(url, size=2, connect_seconds=5, read_seconds=5)
+        try:
+            yield connections, asked
+        finally:
+            connections.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\nhello", b"hello"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nT: v\r\n\r\n",
+            b"hello",
+        ),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello", b"hello"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+    ],
+    ids=["length", "chunks", "until-closed", "http-1.0", "continue", "no-content"],
+)
+def test_answers_are_read_whole_and_connections_used_again(answer: bytes, expected: bytes) -> None:
+    last = b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno"
+    with answering(answer, last) as (connections, asked):
+        status, _, body = connections.call("POST", "/base/x", {"a": "b"}, b"data")
+        assert (status // 100, body) == (2, expected)
+        assert connections.call("GET", "/base/y", {}, None)[::2] == (404, b"no")
+    assert asked[0].endswith(b"a: b\r\ncontent-length: 4\r\n\r\ndata")
+    assert asked[0].startswith(b"POST /base/x HTTP/1.1\r\nhost: 127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nconnection: close\r\n\r\nhel", b"nonsense close\r\n\r\n"],
+    ids=["nothing", "a-part", "no-http"],
+)
+def test_half_an_answer_is_none(answer: bytes) -> None:
+    with answering(answer) as (connections, asked):
+        with pytest.raises(Away):
+            connections.call("GET", "/", {}, None)
+        assert len(asked) == 1, "nothing is sent twice"
+
+
+def test_a_header_can_not_carry_another() -> None:
+    connections = Connections("http://127.0.0.1:1", size=1, connect_seconds=1, read_seconds=1)
+    with pytest.raises(ValueError, match="line end"):
+        connections.call("GET", "/", {"authorization": "Bearer x\r\nx: y"}, None)
+
+
+def test_a_snapshot_that_breaks_off_is_no_smaller_store() -> None:
+    head = b'{"type":"memory_snapshot","memory_store_id":"m","seq":4,"count":2,"archived_at":null}\n'
+    lines = (
+        b'{"id":"mem_1","memory_version_id":"memver_1","path":"/a","content":null,"content_sha256":"00",'
+        b'"content_size_bytes":0,"updated_at":"2026-11-20T00:00:00.000000Z"}\n'
+    )
+    for body in (head, head + lines, head + lines + lines[:40]):
+        answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+        with listening(answer) as (url, _):
+            api = StoreApi(url, "m", lambda: "token")
+            with pytest.raises(Away):
+                list(api.snapshot().memories)
+            api.close()
+
+
+# The schedule
+
+places = st.sampled_from(["/a", "/b", "/a/x", "/a/y", "/a/x/1", "/b/z"])
+works = st.lists(st.tuples(st.lists(places, min_size=1, max_size=2), st.booleans()), max_size=12)
+
+
+def conflict(one: tuple[list[str], bool], other: tuple[list[str], bool]) -> bool:
+    if one[1] or other[1]:
+        return True
+    related = [(a, b) for a in one[0] for b in other[0]]
+    return any(a == b or a in contract_paths.ancestors(b) or b in contract_paths.ancestors(a) for a, b in related)
+
+
+@given(works, st.randoms(use_true_random=False))
+def test_a_write_goes_when_nothing_before_it_is_in_its_way(
+    work: list[tuple[list[str], bool]], chance: random.Random
+) -> None:
+    schedule = Schedule()
+    unfinished: set[int] = set()
+    ready: set[int] = set()
+
+    def may_go(number: int) -> bool:
+        return not any(other < number and conflict(work[other], work[number]) for other in unfinished)
+
+    def finish() -> None:
+        number = chance.choice(sorted(ready))
+        ready.discard(number)
+        unfinished.discard(number)
+        ready.update(schedule.finish(number))
+
+    for number, (places, is_barrier) in enumerate(work):
+        unfinished.add(number)
+        if schedule.add(number, places, is_barrier=is_barrier):
+            ready.add(number)
+        assert ready == {other for other in unfinished if may_go(other)}
+        if ready and chance.random() < 0.4:
+            finish()
+    while unfinished:
+        assert ready == {number for number in unfinished if may_go(number)}
+        finish()
+    assert not schedule._at
+    assert not schedule._below
+
+
+# The state
+
+
+def entry(path: str, version: int, memory: str = "m") -> Entry:
+    return Entry(path, memory, f"v{version}", sha(b"%d" % version), 1, version)
+
+
+def event(seq: int, path: str, version: int, memory: str = "m") -> Event:
+    return Event(seq, memory, f"v{version}", entry(path, version, memory), False)
+
+
+def state_at(seq: int) -> StoreState:
+    state = StoreState()
+    state.apply_listing([entry("/a", 1)], state.tick(), seq)
+    state.take_changes()
+    return state
+
+
+def test_an_answer_before_its_event_is_not_undone_by_older_events() -> None:
+    state = state_at(1)
+    state.apply_answer(entry("/a", 4))
+    for version in (2, 3):
+        state.apply_event(event(version, "/a", version))
+        assert state.view["/a"] == entry("/a", 4)
+    state.apply_event(event(4, "/a", 4))
+    state.apply_event(event(5, "/a", 5))
+    assert state.view["/a"].version_id == "v5"
+
+
+def test_an_answer_after_its_event_does_not_undo_newer_events() -> None:
+    state = state_at(1)
+    state.apply_event(event(2, "/a", 2))
+    state.apply_event(event(3, "/a", 3))
+    state.apply_answer(entry("/a", 2))
+    assert state.view["/a"].version_id == "v3"
+
+
+def test_an_answer_during_a_listing_is_not_undone_by_it() -> None:
+    state = state_at(1)
+    since = state.tick()
+    state.apply_answer(entry("/a", 2))
+    state.apply_answer(entry("/b", 3, "n"))
+    state.apply_listing([entry("/a", 1)], since, None)
+    assert {path: each.version_id for path, each in state.view.items()} == {"/a": "v2", "/b": "v3"}
+
+
+def test_a_delete_is_not_undone_by_older_events() -> None:
+    state = state_at(1)
+    state.apply_gone("m")
+    state.apply_event(event(2, "/a", 2))
+    assert state.view == {}
+
+
+def test_a_doubt_ends_with_what_the_server_says() -> None:
+    state = state_at(1)
+    state.apply_answer(entry("/a", 2))  # which the feed passed before this state's beginning: it will never tell it
+    assert state.doubtful(state.tick()) == ["m"]
+    state.settle_doubt("m", entry("/a", 3))
+    assert state.view["/a"].version_id == "v3"
+    state.apply_event(event(2, "/a", 3))
+    state.apply_event(event(3, "/a", 4))
+    assert state.view["/a"].version_id == "v4"
+    assert state.doubtful(state.tick()) == []

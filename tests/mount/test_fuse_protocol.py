@@ -1,0 +1,160 @@
+"""The bytes exchanged with the kernel, and what is settled with kernels older than this one."""
+
+import stat
+import struct
+
+import pytest
+
+from app.mount.fuse import protocol
+from app.mount.fuse.protocol import Feature, Negotiated, TooOld, Wishes
+
+EVERYTHING = (1 << 64) - 1
+
+
+def init_in(minor: int, features: int, *, major: int = 7) -> bytes:
+    head = struct.pack("=IIII", major, minor, 131072, features & 0xFFFFFFFF)
+    return head + (struct.pack("=I", features >> 32) + bytes(44) if minor >= 36 else b"")
+
+
+def settled(minor: int, features: int, wishes: Wishes | None = None) -> tuple[tuple[int, ...], Negotiated]:
+    body, negotiated = protocol.negotiate(init_in(minor, features), wishes or Wishes())
+    assert negotiated is not None
+    return protocol.INIT_OUT.unpack(body), negotiated
+
+
+@pytest.mark.parametrize(
+    ("layout", "size"),
+    [
+        (protocol.HEADER_IN, 40),
+        (protocol.HEADER_OUT, 16),
+        (protocol.ATTR, 88),
+        (protocol.INIT_OUT, 64),
+        (protocol.OPEN_OUT, 16),
+        (protocol.STATFS_OUT, 80),
+        (protocol.DIRENT, 24),
+        (protocol.SETATTR_IN, 88),
+        (protocol.READ_IN, 40),
+        (protocol.WRITE_IN, 40),
+        (protocol.CREATE_IN, 16),
+        (protocol.MKNOD_IN, 16),
+        (protocol.RENAME2_IN, 16),
+        (protocol.RELEASE_IN, 24),
+        (protocol.FLUSH_IN, 24),
+        (protocol.FSYNC_IN, 16),
+        (protocol.FALLOCATE_IN, 32),
+    ],
+)
+def test_structures_have_the_kernels_sizes(layout: struct.Struct, size: int) -> None:
+    assert layout.size == size
+
+
+def test_entries_and_attributes_have_the_kernels_sizes_and_order() -> None:
+    attr = protocol.attributes(
+        7, 1025, 3_000_000_004, stat.S_IFREG | 0o640, nlink=1, uid=11, gid=12, ctime_ns=5_000_000_006,
+        atime_ns=1_000_000_002,
+    )  # fmt: skip
+    assert struct.unpack("=6Q10I", attr) == (
+        7, 1025, 3, 1, 3, 5, 2, 4, 6, stat.S_IFREG | 0o640, 1, 11, 12, 0, 4096, 0,
+    )  # fmt: skip
+    entry = protocol.entry_out(9, attr, protocol.entry_valid(1.5, 60), generation=2)
+    assert len(entry) == 128
+    assert struct.unpack_from("=QQQQII", entry) == (9, 2, 1, 60, 500_000_000, 0)
+    assert entry.endswith(attr)
+    out = protocol.attr_out(attr, protocol.attr_valid(0.25))
+    assert len(out) == 104
+    assert struct.unpack_from("=QII", out) == (0, 250_000_000, 0)
+
+
+def test_a_missing_time_is_the_time_of_the_last_change_of_content() -> None:
+    fields = protocol.ATTR.unpack(protocol.attributes(7, 0, 3_000_000_004, stat.S_IFREG))
+    assert fields[3:9] == (3, 3, 3, 4, 4, 4)
+
+
+def test_a_negative_entry_names_no_node() -> None:
+    entry = protocol.negative_entry_out(protocol.entry_valid(5, 0))
+    assert len(entry) == 128
+    assert struct.unpack_from("=QQQ", entry) == (0, 0, 5)
+
+
+@pytest.mark.parametrize("length", range(1, 10))
+def test_directory_entries_are_padded_to_eight_bytes(length: int) -> None:
+    name = b"n" * length
+    record = protocol.dirent(7, 3, protocol.FileType.REGULAR, name)
+    assert len(record) % 8 == 0
+    assert struct.unpack_from("=QQII", record) == (7, 3, length, 8)
+    assert record[24 : 24 + length] == name
+    assert record[24 + length :].strip(b"\0") == b""
+    plus = protocol.direntplus(bytes(128), 7, 3, protocol.FileType.REGULAR, name)
+    assert plus == bytes(128) + record
+
+
+def test_names_are_read_up_to_their_ends() -> None:
+    assert protocol.names(b"12345678a b\0\xc3\xa9\0", 8) == [b"a b", "é".encode()]
+
+
+def test_notifications_carry_the_length_of_a_name_without_its_end() -> None:
+    assert protocol.inval_entry(5, b"name") == struct.pack("=QII", 5, 4, 0) + b"name\0"
+    assert protocol.delete(5, 6, b"name") == struct.pack("=QQII", 5, 6, 4, 0) + b"name\0"
+    assert protocol.store(5, b"data", 8) == struct.pack("=QQII", 5, 8, 4, 0) + b"data"
+    assert protocol.inval_inode(5, -1, 0) == struct.pack("=Qqq", 5, -1, 0)
+
+
+def test_a_newer_kernel_gets_our_version_and_only_what_we_asked_for() -> None:
+    (major, minor, *_), negotiated = settled(99, EVERYTHING)
+    assert (major, minor) == (7, 45)
+    assert negotiated.minor == 45
+    assert negotiated.features == Wishes().features | Feature.INIT_EXT
+    assert not negotiated.features & Feature.WRITEBACK_CACHE
+
+
+def test_features_above_the_first_32_reach_the_kernel_in_the_second_word() -> None:
+    fields, negotiated = settled(45, EVERYTHING)
+    assert fields[3] & Feature.INIT_EXT
+    assert fields[10] << 32 | fields[3] == negotiated.features
+    assert fields[10] == (Feature.HAS_EXPIRE_ONLY | Feature.HAS_RESEND) >> 32
+
+
+def test_a_kernel_before_the_second_word_gets_none() -> None:
+    fields, negotiated = settled(31, 0xFFFFFFFF & ~Feature.INIT_EXT)
+    assert (fields[1], fields[10]) == (31, 0)
+    assert negotiated.features == Wishes().features & 0x3FFFFFFF
+
+
+def test_what_the_kernel_does_not_offer_is_off() -> None:
+    _, negotiated = settled(45, Feature.ASYNC_READ | Feature.WRITEBACK_CACHE)
+    assert negotiated.features == Feature.ASYNC_READ
+
+
+def test_writes_stay_within_32_pages_unless_the_kernel_takes_more() -> None:
+    wishes = Wishes(max_write=1 << 20)
+    fields, negotiated = settled(45, EVERYTHING, wishes)
+    assert (fields[6], fields[8], negotiated.max_write) == (1 << 20, 256, 1 << 20)
+    fields, negotiated = settled(27, Feature.BIG_WRITES, wishes)
+    assert (fields[6], negotiated.max_write) == (131072, 131072)
+
+
+def test_a_request_timeout_is_sent_only_to_a_kernel_that_has_it() -> None:
+    wishes = Wishes(request_timeout=30)
+    fields, negotiated = settled(45, EVERYTHING, wishes)
+    assert fields[12] == 30
+    assert negotiated.features & Feature.REQUEST_TIMEOUT
+    fields, negotiated = settled(41, EVERYTHING & ~Feature.REQUEST_TIMEOUT, wishes)
+    assert fields[12] == 0
+    assert not negotiated.features & Feature.REQUEST_TIMEOUT
+
+
+def test_a_newer_major_version_is_told_ours_and_nothing_is_settled() -> None:
+    body, negotiated = protocol.negotiate(init_in(0, 0, major=8), Wishes())
+    assert protocol.INIT_OUT.unpack(body)[:2] == (7, 45)
+    assert negotiated is None
+
+
+@pytest.mark.parametrize(("major", "minor"), [(6, 99), (7, 22)])
+def test_a_kernel_that_is_too_old_is_named(major: int, minor: int) -> None:
+    with pytest.raises(TooOld, match=f"{major}.{minor}"):
+        protocol.negotiate(init_in(minor, 0, major=major), Wishes())
+
+
+def test_what_was_settled_survives_being_written_down() -> None:
+    _, negotiated = settled(45, EVERYTHING)
+    assert Negotiated.from_json(negotiated.to_json()) == negotiated
