@@ -3,7 +3,18 @@
 from collections.abc import Callable
 
 from scripts.bench.bench import Bench
-from scripts.bench.measurements import flat, hot_postgres, hot_sqlite, listings, sdk, sustained
+from scripts.bench.measurements import (
+    flat,
+    hot_postgres,
+    hot_sqlite,
+    listings,
+    mount_changes,
+    mount_files,
+    mount_life,
+    mount_saves,
+    sdk,
+    sustained,
+)
 from scripts.bench.report import Row
 
 MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
@@ -18,4 +29,11 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "cold-download": listings.cold_download,
     "flat": flat.flat,
     "sdk": sdk.latency,
+    "mount-files": mount_files.reading,
+    "mount-create": mount_files.creating,
+    "mount-save": mount_saves.loopback,
+    "mount-slow-server": mount_saves.slow_server,
+    "mount-ready": mount_life.ready,
+    "mount-idle": mount_life.idle,
+    "mount-change": mount_changes.change,
 }
