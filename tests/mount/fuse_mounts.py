@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.mount.fuse import mounting
-from app.mount.fuse.device import Operations, Session
+from app.mount.fuse.device import Session
 from app.mount.fuse.protocol import Negotiated, Wishes
+from app.mount.fuse.requests import Operations
 
 LIVE_SECONDS = 30.0
 END_SECONDS = 30.0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.mount.fuse import filesystem as filesystem_module
-from app.mount.fuse.directories import is_temporary, may_last
+from app.mount.fuse import scratch_files
+from app.mount.fuse.naming import is_temporary, may_last
 from app.mount.fuse.nodes import Directory, Tree
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import SECONDS, Mounted, mounted, needs_fuse
@@ -168,7 +168,7 @@ def test_a_memory_with_a_name_too_long_is_not_shown(engine: FakeEngine, mount: M
 def test_a_scratch_file_that_stays_is_saved(
     engine: FakeEngine, mount: Mounted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filesystem_module, "PARKED_SECONDS", 0.0)
+    monkeypatch.setattr(scratch_files, "PARKED_SECONDS", 0.0)
     saved = _next_asked(engine)
     mount.run("echo text > report.tmp")
     assert saved() == ("save", "/report.tmp")
@@ -178,7 +178,7 @@ def test_a_scratch_file_that_stays_is_saved(
 
 
 def test_a_backup_that_stays_is_a_rename(engine: FakeEngine, mount: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem_module, "PARKED_SECONDS", 0.0)
+    monkeypatch.setattr(scratch_files, "PARKED_SECONDS", 0.0)
     saved, before = _next_asked(engine), engine.get("/notes.md")
     mount.run("mv notes.md notes.md~")
     assert saved() == ("rename", "/notes.md", "/notes.md~")

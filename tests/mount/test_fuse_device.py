@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from app.mount.fuse import mounting, protocol
-from app.mount.fuse.device import DEFERRED, Handler, Reply, Request, Session
+from app.mount.fuse.device import Session
 from app.mount.fuse.protocol import Opcode, Wishes
+from app.mount.fuse.requests import DEFERRED, Handler, Reply, Request
 from tests.mount.fuse_mounts import Mounts
 from tests.mount.tiny import TinyFilesystem
 

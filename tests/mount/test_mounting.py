@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.mount.fuse import mounting
-from app.mount.fuse.device import Operations
 from app.mount.fuse.mounting import Options
 from app.mount.fuse.protocol import Opcode
+from app.mount.fuse.requests import Operations
 from app.mount.refusals import MountError
 from tests.mount.fuse_mounts import LIVE_SECONDS, Mounts
 from tests.mount.tiny import TinyFilesystem

@@ -11,8 +11,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from app.mount.fuse import mounting, protocol
-from app.mount.fuse.device import Reply, Request, Session
+from app.mount.fuse.device import Session
 from app.mount.fuse.protocol import Negotiated, Opcode
+from app.mount.fuse.requests import Reply, Request
 from app.mount.supervisor import Custody
 from tests.mount.tiny import TinyFilesystem
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from app.mount.engine import StoreEngine
 from app.mount.entries import Change, Entry
 from app.mount.fuse.device import Session
-from app.mount.fuse.directories import is_showable
+from app.mount.fuse.naming import is_showable
 from app.mount.fuse.nodes import Directory, File, Place, Tree
 
 log = logging.getLogger(__name__)

@@ -1,125 +1,199 @@
-"""Listings, and which names may be made."""
+"""The names in a directory: looked up, made, removed and renamed."""
 
 import errno
-import itertools
 import os
-import re
+import stat
 
-from app.contract import paths
-from app.contract.errors import InvalidRequest
-from app.contract.limits import PATH_MAX_BYTES, PATH_MAX_SEGMENTS
 from app.mount.fuse import protocol
-from app.mount.fuse.nodes import AnyNode, Directory, Tree
-from app.mount.fuse.protocol import FileType
-from app.mount.scratch import is_scratch
-
-NAME_MAX = 255
-"""Bytes of one name, as on any Linux filesystem."""
-
-_NO_LOOKUP = bytes(128)
-"""The entry of `.` and `..` in a listing with attributes: the kernel takes none."""
-
-_RANDOM_END = re.compile(r"(?:^|[^A-Za-z0-9])([A-Za-z0-9]{6,12})$")
-_PATCH_END = re.compile(r"[or][A-Za-z0-9]{6}")
-_BRIEF = re.compile(r"\..+\.sw[a-z]|4913|\.#.+|#.+#|\.goutputstream-.+|\.nfs.+", re.DOTALL)
+from app.mount.fuse.answering import failure, find_directory, later
+from app.mount.fuse.naming import NAME_MAX, check_name, is_temporary
+from app.mount.fuse.nodes import AnyNode, Directory, File, Place
+from app.mount.fuse.renames import Renames
+from app.mount.fuse.requests import Reply, Request
+from app.mount.fuse.scratch_files import ScratchFiles
+from app.mount.fuse.survival import Survival
 
 
-def check_name(tree: Tree, parent: Directory, name: bytes) -> str:
-    """The path of a name about to be made.
+class Directories:
+    """LOOKUP, MKNOD, MKDIR, UNLINK, RMDIR, RENAME and RENAME2 of one mount."""
 
-    Raises:
-        OSError: ENAMETOOLONG, EILSEQ (not UTF-8) or EINVAL (the store takes no such path).
+    def __init__(self, renames: Renames, scratch_files: ScratchFiles, survival: Survival) -> None:
+        self.renames = renames
+        self.tree = renames.tree
+        self.saver = renames.saver
+        self.coherence = renames.coherence
+        self.scratch_files = scratch_files
+        self.survival = survival
 
-    """
-    if len(name) > NAME_MAX:
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-    try:
-        text = name.decode()
-    except UnicodeDecodeError:
-        raise OSError(errno.EILSEQ, os.strerror(errno.EILSEQ)) from None
-    above = tree.path(parent)
-    path = f"{above}/{text}" if parent.parent is not None else f"/{text}"
-    if len(path.encode()) > PATH_MAX_BYTES or path.count("/") > PATH_MAX_SEGMENTS:
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-    try:
-        return paths.check(path)
-    except InvalidRequest as refusal:
-        raise OSError(errno.EINVAL, str(refusal)) from None
+    # Looking up.
+
+    def lookup(self, request: Request) -> Reply:
+        """Which node a name stands for. The most frequent request: it calls nothing that it can do itself."""
+        parent = self.tree.nodes.get(request.nodeid)
+        name = request.body[:-1]
+        try:
+            node = parent.children[name]  # type: ignore[union-attr]
+        except KeyError:
+            return self._no_such_name(name)
+        except AttributeError:
+            return errno.ESTALE if parent is None else errno.ENOTDIR
+        node.lookups += 1
+        if node.lookups == 1:
+            self.survival.node(node)
+        return node.reply or self.tree.entry_of(node)
+
+    def _no_such_name(self, name: bytes) -> Reply:
+        if len(name) > NAME_MAX:
+            return errno.ENAMETOOLONG
+        return protocol.negative_entry_out(self.tree.entry_valid)
+
+    def entry_out(self, node: AnyNode) -> bytes:
+        """The node as an answer that gives the kernel a reference to it, as a lookup does."""
+        node.lookups += 1
+        if node.lookups == 1:
+            self.survival.node(node)
+        return self.tree.entry_of(node)
+
+    # Making.
+
+    def new_file(self, request: Request, parent: Directory, name: bytes, mode: int, flags: int) -> File:
+        """Make an empty file, for the mount alone so far. Raises OSError: EROFS (archived), or as `check_name`."""
+        path = check_name(self.tree, parent, name)
+        if self.coherence.archived and not is_temporary(parent, name, flags, mode):
+            raise failure(errno.EROFS)
+        with self.tree.lock:
+            hidden = self.coherence.parked.pop(path, None)
+            file = self.tree.new_file()
+            if hidden is not None:
+                # The real name after a backup was made of it: the memory goes on here.
+                file.entry, hidden.parked = hidden.parked, None
+            file.text = bytearray()
+            file.dirty = True
+            file.edits = 1
+            file.scratch = hidden is None and is_temporary(parent, name, flags, mode)
+            _own(file, request, mode, parent)
+            self.tree.attach(parent, name, file)
+        return file
+
+    def mknod(self, request: Request) -> Reply:
+        """A file that nobody has open: it is saved at once."""
+        mode, *_ = protocol.MKNOD_IN.unpack_from(request.body)
+        parent, name = find_directory(self.tree, request.nodeid), request.body[protocol.MKNOD_IN.size : -1]
+        if not stat.S_ISREG(mode):
+            return errno.EPERM
+        done = parent.children.get(name)
+        if done is not None:
+            return self.entry_out(done) if request.resent and isinstance(done, File) else errno.EEXIST
+        file = self.new_file(request, parent, name, mode, os.O_EXCL)
+        if file.scratch:
+            return self.entry_out(file)
+
+        def save() -> Reply:
+            self.saver.save(file)  # no close will
+            return self.entry_out(file)
+
+        return later(request, save)
+
+    def mkdir(self, request: Request) -> Reply:
+        """A directory that is in the mount alone until there is a memory below it."""
+        mode, _ = protocol.MKDIR_IN.unpack_from(request.body)
+        parent, name = find_directory(self.tree, request.nodeid), request.body[protocol.MKDIR_IN.size : -1]
+        path = check_name(self.tree, parent, name)
+
+        def make() -> Reply:
+            with self.tree.lock:
+                done = parent.children.get(name)
+                if done is not None:
+                    return self.entry_out(done) if request.resent and isinstance(done, Directory) else errno.EEXIST
+                directory = self.tree.new_directory()
+                directory.made_here = True
+                _own(directory, request, mode, parent)
+                self.tree.attach(parent, name, directory)
+            return self.entry_out(directory)
+
+        if path not in self.coherence.parked:
+            return make()
+
+        def settle_and_make() -> Reply:
+            self.renames.settle_hidden(path)
+            return make()
+
+        return later(request, settle_and_make)
+
+    # Removing.
+
+    def unlink(self, request: Request) -> Reply:
+        """Remove a file, and its memory."""
+        parent, name = find_directory(self.tree, request.nodeid), request.body[:-1]
+        if request.resent and name not in parent.children:
+            return None
+        file = self.renames.child(parent, name)
+        if not isinstance(file, File):
+            return errno.EISDIR
+        if self.renames.is_local(file):
+            with self.tree.lock:
+                self.renames.unlink(file)
+            return None
+
+        def remove() -> Reply:
+            self.renames.remove(parent, name)
+            return None
+
+        return later(request, remove)
+
+    def rmdir(self, request: Request) -> Reply:
+        """Remove an empty directory, which no memory stands behind."""
+        parent, name = find_directory(self.tree, request.nodeid), request.body[:-1]
+        if request.resent and name not in parent.children:
+            return None
+        directory = self.renames.child(parent, name)
+        if not isinstance(directory, Directory):
+            return errno.ENOTDIR
+        with self.tree.lock:
+            if directory.children:
+                return errno.ENOTEMPTY
+            self.tree.detach(directory, Place.REMOVED)
+        return None
+
+    # Renaming.
+
+    def rename(self, request: Request) -> Reply:
+        """Give a file or directory another name; what has that name is replaced."""
+        (new_parent,) = protocol.RENAME_IN.unpack_from(request.body)
+        old, new = protocol.names(request.body, protocol.RENAME_IN.size)
+        return self._rename(request, old, new_parent, new, 0)
+
+    def rename2(self, request: Request) -> Reply:
+        """The same, where RENAME_NOREPLACE may forbid the replacing."""
+        new_parent, flags, _ = protocol.RENAME2_IN.unpack_from(request.body)
+        old, new = protocol.names(request.body, protocol.RENAME2_IN.size)
+        return self._rename(request, old, new_parent, new, flags)
+
+    def _rename(self, request: Request, name: bytes, new_parent_id: int, new_name: bytes, flags: int) -> Reply:
+        parent, new_parent = find_directory(self.tree, request.nodeid), find_directory(self.tree, new_parent_id)
+        if request.resent and name not in parent.children and new_name in new_parent.children:
+            return None
+        if not self.renames.check(parent, name, new_parent, new_name, flags):
+            return None
+        source = self.renames.child(parent, name)
+
+        def rename() -> Reply:
+            if isinstance(source, Directory):
+                self.renames.rename_directory(parent, name, new_parent, new_name)
+            else:
+                self.renames.rename_file(parent, name, new_parent, new_name)
+                if source.scratch:
+                    self.scratch_files.keep_later(source)
+            return None
+
+        return later(request, rename)
 
 
-def is_showable(path: str) -> bool:
-    """Whether every segment of a memory's path fits into a name."""
-    return len(path) * 4 <= NAME_MAX or max(map(len, path.encode().split(b"/"))) <= NAME_MAX
-
-
-def is_temporary(parent: Directory, name: bytes, flags: int, mode: int) -> bool:
-    """Whether a file about to be made is a program's temporary one.
-
-    By its name; or because it is made exclusively under a name with a random end, and either for its owner alone, as
-    mkstemp does, or with a neighbour's name in it: rsync's `.notes.md.X7b2kQ`, patch's `notes.md.oX7b2kQ`, perl's
-    `XXb2kQ9z`. A wrong guess costs a delay: such a file is saved when it stays.
-    """
-    text = name.decode(errors="replace")
-    if is_scratch(text):
-        return True
-    end = _RANDOM_END.search(text) if flags & os.O_EXCL else None
-    if end is None:
-        return False
-    before, token = text[: end.start(1)], end[1]
-    is_private = not mode & 0o077
-    if is_private and before.startswith(".") and len(token) == 6:
-        return True
-    if before.strip(".-_").encode() in parent.children:
-        return (not token.islower() and not token.isdigit()) or _PATCH_END.fullmatch(token) is not None
-    return is_private and (_looks_random(token) or (not before and token.startswith("XX") and len(token) == 8))
-
-
-def _looks_random(token: str) -> bool:
-    """Whether it is no word and no number, as far as one can tell."""
-    kinds = (str.isupper, str.islower, str.isdigit)
-    return sum(any(map(kind, token)) for kind in kinds) >= 2
-
-
-def may_last(name: bytes) -> bool:
-    """Whether a scratch file of this name is saved when it stays: not an editor's swap, lock or auto-save file."""
-    return _BRIEF.fullmatch(name.decode(errors="replace")) is None
-
-
-def listing(tree: Tree, directory: Directory, offset: int, size: int, *, plus: bool, learned: list[AnyNode]) -> bytes:
-    """Up to `size` bytes of a READDIR or READDIRPLUS answer from `offset` on.
-
-    learned: gets the nodes that the kernel did not know before.
-
-    Offsets are cookies that grow with each name, so that a name removed while somebody reads on moves no other.
-    """
-    records: list[bytes] = []
-    total = 0
-    for node, number, cookie, kind, name in _entries(directory, offset):
-        if plus:
-            entry = _NO_LOOKUP if node is None else tree.entry_of(node)
-            record = protocol.direntplus(entry, number, cookie, kind, name)
-        else:
-            record = protocol.dirent(number, cookie, kind, name)
-        total += len(record)
-        if total > size:
-            break
-        if plus and node is not None:
-            node.lookups += 1
-            if node.lookups == 1:
-                learned.append(node)
-        records.append(record)
-    return b"".join(records)
-
-
-def _entries(directory: Directory, offset: int) -> "itertools.chain[tuple[AnyNode | None, int, int, FileType, bytes]]":
-    above = directory.parent or directory
-    dots: list[tuple[AnyNode | None, int, int, FileType, bytes]] = [
-        (None, directory.id, 1, FileType.DIRECTORY, b"."),
-        (None, above.id, 2, FileType.DIRECTORY, b".."),
-    ]
-    children = (
-        (node, node.id, node.cookie, FileType.DIRECTORY if type(node) is Directory else FileType.REGULAR, name)
-        for name, node in list(directory.children.items())
-        if node.cookie > offset
-    )
-    return itertools.chain(dots[offset:], children)
+def _own(node: AnyNode, request: Request, mode: int, parent: Directory) -> None:
+    """A new node belongs to its maker."""
+    node.mode = stat.S_IFMT(node.mode) | mode & 0o7777
+    node.uid, node.gid = request.uid, request.gid
+    if parent.mode & stat.S_ISGID:
+        node.gid = parent.gid
+        if isinstance(node, Directory):
+            node.mode |= stat.S_ISGID

@@ -8,8 +8,8 @@ half-written texts.
 import os
 
 from app.mount.fuse import protocol
-from app.mount.fuse.device import Request
 from app.mount.fuse.nodes import File
+from app.mount.fuse.requests import Request
 
 
 class Handle:

@@ -7,25 +7,19 @@ Either way the memory at the real name is meant to go on, with one new version.
 import contextlib
 import dataclasses
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app.mount.entries import Entry
+from app.mount.fuse.answering import failure
 from app.mount.fuse.coherence import Coherence
-from app.mount.fuse.directories import check_name
+from app.mount.fuse.naming import check_name
 from app.mount.fuse.nodes import AnyNode, Directory, File, Place, Tree
 from app.mount.fuse.saving import Saver
 from app.mount.refusals import Refused
 from app.mount.scratch import is_scratch
 
 RENAME_NOREPLACE = 1
-PARKED_SECONDS = 5.0
-"""How long a scratch file may stay before it is taken for a lasting one."""
-
-
-def _failure(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
 
 
 class Renames:
@@ -43,28 +37,28 @@ class Renames:
         """Raises OSError ENOENT."""
         child = parent.children.get(name)
         if child is None:
-            raise _failure(errno.ENOENT)
+            raise failure(errno.ENOENT)
         return child
 
     def check(self, parent: Directory, name: bytes, new_parent: Directory, new_name: bytes, flags: int) -> bool:
         """Whether the rename may be done, and there is something to do; raises OSError as rename(2) fails."""
         if flags & ~RENAME_NOREPLACE:
-            raise _failure(errno.EINVAL)  # no exchange, no whiteout
+            raise failure(errno.EINVAL)  # no exchange, no whiteout
         source, target = self.child(parent, name), new_parent.children.get(new_name)
         check_name(self.tree, new_parent, new_name)
         if target is None:
             return True
         if flags & RENAME_NOREPLACE:
-            raise _failure(errno.EEXIST)
+            raise failure(errno.EEXIST)
         if target is source:
             return False
         if isinstance(target, Directory):
             if not isinstance(source, Directory):
-                raise _failure(errno.EISDIR)
+                raise failure(errno.EISDIR)
             if target.children:
-                raise _failure(errno.ENOTEMPTY)
+                raise failure(errno.ENOTEMPTY)
         elif isinstance(source, Directory):
-            raise _failure(errno.ENOTDIR)
+            raise failure(errno.ENOTDIR)
         return True
 
     def is_local(self, node: AnyNode | None) -> bool:
@@ -79,11 +73,11 @@ class Renames:
         """Remove a file, and its memory. Raises OSError, Refused or Offline."""
         file = self.child(parent, name)
         if not isinstance(file, File):
-            raise _failure(errno.EISDIR)
+            raise failure(errno.EISDIR)
         with self.saver.gate.shared(), file.saving:
             with self.tree.lock:
                 if parent.children.get(name) is not file:
-                    raise _failure(errno.ENOENT)
+                    raise failure(errno.ENOENT)
                 path = self.tree.path(file)
             with self.coherence.holding(path):
                 self._remove_memory(file)
@@ -113,11 +107,11 @@ class Renames:
         """Rename a file, over another if there is one. Raises OSError, Refused or Offline."""
         source, target = self.child(parent, name), new_parent.children.get(new_name)
         if not isinstance(source, File) or isinstance(target, Directory):
-            raise _failure(errno.EISDIR)
+            raise failure(errno.EISDIR)
         with self.saver.gate.shared(), self._no_saves(source, target):
             with self.tree.lock:
                 if parent.children.get(name) is not source or new_parent.children.get(new_name) is not target:
-                    raise _failure(errno.ESTALE)
+                    raise failure(errno.ESTALE)
                 old_path, new_path = self.tree.path(source), check_name(self.tree, new_parent, new_name)
             with self.coherence.holding(old_path, new_path):
                 if is_scratch(new_name.decode()):
@@ -243,7 +237,7 @@ class Renames:
         """Rename a directory and everything below it in one step. Raises OSError, Refused or Offline."""
         source, target = self.child(parent, name), new_parent.children.get(new_name)
         if not isinstance(source, Directory):
-            raise _failure(errno.ENOTDIR)
+            raise failure(errno.ENOTDIR)
         with self.saver.gate.alone(), self.coherence.holding():
             old, new = self.tree.path(source) + "/", check_name(self.tree, new_parent, new_name) + "/"
             if self.has_memories(source):

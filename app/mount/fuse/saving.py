@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from app.mount.engine import StoreEngine
 from app.mount.entries import Entry
 from app.mount.fuse.coherence import Coherence
-from app.mount.fuse.directories import may_last
+from app.mount.fuse.naming import may_last
 from app.mount.fuse.nodes import File, Place, Tree
 from app.mount.refusals import Offline, Refused
 
