@@ -19,6 +19,8 @@ from app.storage.blobs import open_blob_store
 from app.storage.storage import make_database
 
 _SHUTDOWN_SECONDS = 15
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than balancers keep an idle connection (60 s is usual): who ends it first must not be the server."""
 
 _GREETING = """
 Memstore serves at {url}
@@ -133,6 +135,7 @@ def serve(
         proxy_headers=False,  # Nothing here depends on the client's address.
         access_log=False,
         log_level="info",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     if workers == 1:

@@ -1,8 +1,9 @@
 """Tagged, time-sortable IDs: `<tag>_01` and 22 base58 characters (contract, 0.1).
 
 The 22 characters hold 128 bits: 48 bits of milliseconds, then 80 bits that are random at the start of a
-millisecond and count upwards within it, so that IDs made by one process sort in the order they were made.
-The base58 alphabet is in ASCII order, therefore the text sorts as the number does.
+millisecond. Within it the last four characters count upwards, so that IDs made by one process sort in the order they
+were made, and cost a fifth of what encoding each of them would. The base58 alphabet is in ASCII order, therefore the
+text sorts as the number does.
 """
 
 import os
@@ -29,10 +30,24 @@ REQUEST = "req"
 BOOTSTRAP_API_KEY_ID = "apikey_01".ljust(22, "1") + "bootstrap"
 """The author of what is written with the secret in `MEMSTORE_BOOTSTRAP_API_KEY`."""
 
+_COUNTED_CHARACTERS = 4
+_COUNT_END = 58**_COUNTED_CHARACTERS
+
 _lock = threading.Lock()
 _random = random.Random()  # noqa: S311 - seeded by the system; an ID must be unique, it need not be secret
-os.register_at_fork(after_in_child=_random.seed)
-_last = 0
+_millisecond = 0
+_prefix = ""
+_count = 0
+
+
+def _begin_anew() -> None:
+    """A forked process must not go on with its parent's numbers."""
+    global _millisecond
+    _random.seed()
+    _millisecond = 0
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _encode(number: int) -> str:
@@ -45,13 +60,16 @@ def _encode(number: int) -> str:
 
 def new(tag: str) -> str:
     """A fresh ID with this tag, greater than every other one this process made."""
-    global _last
+    global _millisecond, _prefix, _count
     now = time.time_ns() // 1_000_000
     with _lock:
-        if _last >> _RANDOM_BITS >= now:
-            _last += 1 + _random.getrandbits(32)
-        else:
-            # The top random bit stays clear so that counting can't run into the next millisecond.
-            _last = now << _RANDOM_BITS | _random.getrandbits(_RANDOM_BITS - 1)
-        number = _last
-    return f"{tag}_01{_encode(number)}"
+        _count += 1
+        if now > _millisecond or _count == _COUNT_END:
+            # Rather a millisecond that has not come yet than an ID out of order.
+            _millisecond = max(now, _millisecond + 1)
+            # The top random bit stays clear, so that counting can't run into the next millisecond.
+            number = _millisecond << _RANDOM_BITS | _random.getrandbits(_RANDOM_BITS - 1)
+            _prefix = _encode(number)[:-_COUNTED_CHARACTERS]
+            _count = number % (_COUNT_END // 2)
+        high, low = divmod(_count, 3364)
+        return f"{tag}_01{_prefix}{_PAIRS[high]}{_PAIRS[low]}"

@@ -17,6 +17,8 @@ from app.mount.supervisor import Custody
 
 log = logging.getLogger(__name__)
 
+_SPIN_SECONDS = 80e-6
+"""How long a session looks for the next request before it sleeps: to be woken takes longer than most answers."""
 _POOL_THREADS = 16
 """Calls of one store that wait for the network at once. The threads are made as they are needed."""
 _LIVE_SECONDS = 10.0
@@ -77,6 +79,7 @@ class FuseFrontEnd:
             wishes=self._filesystem.wishes,
             taken_over=name in custody.kept(),
             negotiated=Negotiated.from_json(state) if state else None,
+            spin_seconds=_SPIN_SECONDS if len(os.sched_getaffinity(0)) > 1 else 0.0,
             name=name,
         )
 

@@ -340,6 +340,9 @@ class Uploader:
         """Wait for what was accepted before; the paths not on the server, those refused included."""
         with self._finished:
             waited_for = set(self._unfinished)
+            if self._is_away and self._retry_at != float("inf"):
+                self._retry_at = 0.0  # somebody waits: ask the server now, not after the pause
+                self._work.notify_all()
             self._finished.wait_for(lambda: waited_for.isdisjoint(self._unfinished), timeout)
             left = [self._unfinished[number].name for number in sorted(waited_for & set(self._unfinished))]
             return list(dict.fromkeys(left + self._refused_now))

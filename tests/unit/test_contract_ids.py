@@ -1,5 +1,6 @@
 """IDs: shape, uniqueness, and an order that follows time."""
 
+import os
 import re
 import threading
 import time
@@ -48,7 +49,7 @@ def test_texts_sort_as_their_numbers_do(one: int, other: int) -> None:
 
 
 def test_an_id_begins_with_the_time_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids, "_last", 0)
+    monkeypatch.setattr(ids, "_millisecond", 0)
     before = time.time_ns() // 1_000_000
     name = ids.new(ids.STORE)
     assert before <= number_of(name) >> 80 <= time.time_ns() // 1_000_000
@@ -72,22 +73,50 @@ def test_threads_never_get_the_same_id_and_each_sees_its_own_in_order() -> None:
 
 
 def test_one_thread_at_a_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone: list[bool] = []
+    counted: list[int] = []
 
-    def number(bits: int) -> int:
-        alone.append(not ids._lock.acquire(blocking=False))
-        return bits
+    class Lock:
+        def __enter__(self) -> None:
+            self.before = ids._count
 
-    monkeypatch.setattr(ids._random, "getrandbits", number)
+        def __exit__(self, *exception: object) -> None:
+            counted.append(ids._count - self.before)
+
     monkeypatch.setattr(time, "time_ns", lambda: 7_000_000)
-    monkeypatch.setattr(ids, "_last", 0)
+    monkeypatch.setattr(ids, "_millisecond", 0)
     ids.new(ids.VERSION)  # begins a millisecond
+    monkeypatch.setattr(ids, "_lock", Lock())
+    before = ids._count
     ids.new(ids.VERSION)  # counts within it
-    assert alone == [True, True]
+    ids.new(ids.VERSION)
+    assert counted == [1, 1]
+    assert ids._count == before + 2
+
+
+def test_more_ids_than_a_millisecond_can_count_go_on_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 7_000_000)
+    monkeypatch.setattr(ids, "_millisecond", 0)
+    first = ids.new(ids.VERSION)
+    monkeypatch.setattr(ids, "_count", ids._COUNT_END - 2)
+    made = [first, *(ids.new(ids.VERSION) for _ in range(3))]
+    assert made == sorted(set(made))
+    assert [number_of(name) >> 80 for name in made] == [7, 7, 8, 8]
+
+
+def test_a_forked_process_has_ids_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 7_000_000)
+    ids.new(ids.VERSION)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, ids.new(ids.VERSION).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs, ours = os.read(reading, 100).decode(), ids.new(ids.VERSION)
+    assert theirs[:-4] != ours[:-4]
 
 
 def test_a_clock_that_goes_back_does_not_disturb_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids, "_last", 0)
+    monkeypatch.setattr(ids, "_millisecond", 0)
     moments = iter([2_000, 1_000, 2_000, 1_999, 2_001])
     monkeypatch.setattr(time, "time_ns", lambda: next(moments) * 1_000_000)
     made = [ids.new(ids.VERSION) for _ in range(5)]
@@ -96,7 +125,7 @@ def test_a_clock_that_goes_back_does_not_disturb_the_order(monkeypatch: pytest.M
 
 
 def test_counting_within_a_millisecond_does_not_reach_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids, "_last", 0)
+    monkeypatch.setattr(ids, "_millisecond", 0)
     monkeypatch.setattr(time, "time_ns", lambda: 7_000_000)
     monkeypatch.setattr(ids._random, "getrandbits", lambda bits: 2**bits - 1)
     made = [ids.new(ids.VERSION) for _ in range(2_000)]

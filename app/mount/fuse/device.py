@@ -56,8 +56,9 @@ class Session:
     ) -> None:
         """`fd` is a /dev/fuse descriptor with a mount; the caller closes it after `join`.
 
-        `spin_seconds`: how long to look for the next request before blocking (50 µs halves the time of calls that
-        take several messages, for some CPU); 0 blocks at once. `name` is the thread's, and stands in log lines.
+        `spin_seconds`: how long to look for the next request before blocking, while no answer is deferred (50 µs
+        halves the time of calls that take several messages, for some CPU); 0 blocks at once. `name` is the thread's,
+        and stands in log lines.
         """
         self.fd = fd
         self.negotiated = negotiated
@@ -157,7 +158,7 @@ class Session:
             os.set_blocking(fd, True)
             return blocking
 
-        clock, spin = time.perf_counter, self._spin_seconds
+        clock, spin, deferred = time.perf_counter, self._spin_seconds, self._deferred
         poller = select.poll()
         poller.register(fd, select.POLLIN)
 
@@ -167,7 +168,8 @@ class Session:
                 try:
                     return readv(fd, buffers)
                 except BlockingIOError:
-                    if clock() > until:
+                    # A pool thread that works on an answer needs the interpreter more than a spin does.
+                    if deferred or clock() > until:
                         poller.poll()
                         until = clock() + spin
                 except OSError as error:
