@@ -195,9 +195,11 @@ def test_a_worker_that_can_not_live_is_given_up() -> None:
 def test_signals_reach_the_worker(number: signal.Signals) -> None:
     body = f"""
 custody.keep("mount", 0)
-signal.signal({int(number)}, lambda *_: (print("got it", flush=True), os._exit(0)))
+signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])
 print("ready", flush=True)
-signal.pause()
+signal.sigwait([{int(number)}])
+print("got it", flush=True)
+os._exit(0)
 """
     with supervised(*worker(body)) as process:
         assert process.stdout is not None
@@ -210,9 +212,10 @@ signal.pause()
 def test_after_an_order_to_end_no_worker_is_started() -> None:
     body = """
 custody.keep("mount", 0)
-signal.signal(signal.SIGTERM, lambda *_: os._exit(5))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("ready", flush=True)
-signal.pause()
+signal.sigwait([signal.SIGTERM])
+os._exit(5)
 """
     with supervised(*worker(body)) as process:
         assert process.stdout is not None
