@@ -39,6 +39,7 @@ installation = Table(
     "installation",
     metadata,
     Column("id", Key, primary_key=True, comment="the one row's: made with the schema, and marked on the blob store"),
+    Column("signing_key", LargeBinary, comment="32 raw bytes of an Ed25519 private key, made when first needed"),
 )
 
 workspaces = Table(
@@ -82,6 +83,8 @@ memory_stores = Table(
         Micros,
         comment="set once; from then on the store does not exist for callers, and its rows and blobs are purged",
     ),
+    Column("held_at", Micros, comment="since when a legal hold keeps everything in it; NULL: none does"),
+    Column("hold_reason", Text),
     Column("last_seq", BigInteger, nullable=False, comment="sequence number of the newest version, 0 before any"),
     Column("memory_count", Integer, nullable=False),
     Column("total_bytes", BigInteger, nullable=False, comment="UTF-8 bytes of all current contents"),
@@ -260,4 +263,50 @@ session_tokens = Table(
     Column("expires_at", Micros, nullable=False),
     Column("revoked_at", Micros),
     Index("session_tokens_session_idx", "session_id", "id"),
+)
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3 … in commit order, no gaps"),
+    Column("at", Micros, nullable=False),
+    Column("workspace_id", Key, comment="NULL: of no workspace, as a request with a wrong key is"),
+    Column("actor_type", Text),
+    Column("actor_id", Text),
+    Column("action", Key, nullable=False, comment="what was done, as `store.deleted`"),
+    Column("subject", Key, comment="ID of what it was done to"),
+    Column("detail", Text, nullable=False, comment="a JSON object; never content, paths, names or secrets"),
+    Column("request_id", Text),
+    Column("sha256", LargeBinary(32), nullable=False, comment="of this entry and the one before: app.audit.chain"),
+    Index("audit_entries_listing_idx", "workspace_id", "seq"),
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False, comment="1: there is one row"),
+    Column("seq", BigInteger, nullable=False, comment="of the newest entry, 0 before any"),
+    Column("sha256", LargeBinary(32), nullable=False, comment="of the newest entry, zeros before any"),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("workspace_id", Key, comment="NULL: of every workspace"),
+    Column("actor_type", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("started_at", Micros, nullable=False),
+    Column("finished_at", Micros, comment="NULL: under way, or to be resumed after a crash"),
+    Column("salt", LargeBinary(32), nullable=False, comment="of the digests of IDs in the report"),
+    Column("progress", Text, nullable=False, comment="a JSON object: steps done and counts, never what was erased"),
+)
+
+erasure_subjects = Table(
+    "erasure_subjects",
+    metadata,
+    Column("erasure_id", Key, ForeignKey("erasures.id"), primary_key=True),
+    Column("store_id", Key, primary_key=True),
+    Column("memory_id", Key, primary_key=True, comment="empty: the whole store"),
+    Column("done_at", Micros),
 )

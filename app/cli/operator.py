@@ -1,0 +1,33 @@
+"""Who a command acts as: the person at the terminal, in the workspace of the thing that is asked for."""
+
+import getpass
+
+from app.contract.actors import USER, Actor, Caller
+from app.storage.database import Database
+from app.storage.statements import Statement
+from app.stores.service import not_found
+
+_WORKSPACE_OF_STORE = Statement("SELECT workspace_id FROM memory_stores WHERE id = :store_id AND deleted_at IS NULL")
+
+
+def actor() -> Actor:
+    """The author of what a command writes: `{"type": "user_actor", "user_id": "cli:<name of the system's user>"}`."""
+    return Actor(USER, f"cli:{getpass.getuser()}")
+
+
+def in_workspace(workspace_id: str) -> Caller:
+    """The operator in a workspace."""
+    return Caller(workspace_id, actor())
+
+
+async def of_store(database: Database, store_id: str) -> Caller:
+    """The operator in the workspace that a store belongs to.
+
+    Raises:
+        NotFound: there is no such store.
+
+    """
+    row = await database.fetch_one(_WORKSPACE_OF_STORE, {"store_id": store_id})
+    if row is None:
+        raise not_found(store_id)
+    return in_workspace(row["workspace_id"])
