@@ -139,6 +139,21 @@ def _authenticated(
 
 
 CallerParameter = Annotated[Caller, Depends(_authenticated)]
+RetryCount = Annotated[
+    Omittable[str],
+    Header(
+        alias="x-stainless-retry-count",
+        description="Which repetition of one request this is; the SDKs send it. From 1 on, what the same author did "
+        "within the last 15 minutes, exactly as it is asked for again, is answered with success.",
+    ),
+]
+
+
+def is_retry(retry_count: str | None) -> bool:
+    """Whether a client sends its request again, because it had no answer or a 5xx."""
+    return retry_count is not None and retry_count.isdecimal() and int(retry_count) > 0
+
+
 StoreId = Annotated[
     str,
     Path(description="ID of the memory store.", json_schema_extra={"pattern": _tagged(ids.STORE)}),

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from app.http.access import open_to_sessions
 from app.http.binding import Reply
-from app.http.documents import Body, CallerParameter, MemoryId, Query, StoreId, answers, ignoring
+from app.http.documents import Body, CallerParameter, MemoryId, Query, RetryCount, StoreId, answers, ignoring, is_retry
 from app.http.pages import Page
 from app.http.services import service
 from app.memories import wire
@@ -36,9 +36,10 @@ async def create_memory(
     memory_store_id: StoreId,
     query: Annotated[wire.ViewQuery, Query()],
     body: Annotated[wire.CreateMemory, Body()],
+    retry_count: RetryCount = None,
 ) -> wire.Memory:
     """Create a memory; never overwrites."""
-    found = await memories.create(caller, memory_store_id, body.path, body.content)
+    found = await memories.create(caller, memory_store_id, body.path, body.content, is_repeated=is_retry(retry_count))
     return wire.memory(found, query.view)
 
 
@@ -138,9 +139,16 @@ async def delete_memory(
     memory_store_id: StoreId,
     memory_id: MemoryId,
     query: Annotated[wire.DeleteQuery, Query()],
+    retry_count: RetryCount = None,
 ) -> wire.DeletedMemory:
     """Delete a memory; its versions stay until they are redacted or expire."""
-    await memories.delete(caller, memory_store_id, memory_id, expected_sha256=query.expected_content_sha256)
+    await memories.delete(
+        caller,
+        memory_store_id,
+        memory_id,
+        expected_sha256=query.expected_content_sha256,
+        is_repeated=is_retry(retry_count),
+    )
     return {"id": memory_id, "type": "memory_deleted"}
 
 

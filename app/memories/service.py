@@ -13,7 +13,7 @@ from app.contract import content as contents
 from app.contract.actors import Caller
 from app.contract.content import Content
 from app.contract.errors import InvalidRequest, NotFound, PathConflict, PreconditionFailed
-from app.memories import queries
+from app.memories import queries, repeats
 from app.storage.contents import with_fresh_rows
 from app.storage.database import Row, Transaction
 from app.storage.mover import Staged
@@ -162,8 +162,8 @@ class Memories:
 
     # Writing
 
-    async def create(self, caller: Caller, store_id: str, path: str, text: str) -> Found:
-        """Make a memory.
+    async def create(self, caller: Caller, store_id: str, path: str, text: str, *, is_repeated: bool = False) -> Found:
+        """Make a memory. `is_repeated`: the caller may have made it already (`app.memories.repeats`).
 
         Raises:
             InvalidRequest: path or content break a rule, the store is archived or full.
@@ -178,14 +178,21 @@ class Memories:
         async def work(transaction: Transaction) -> Row:
             store = await lock_store(transaction, parameters)
             refuse_if_archived(store, store_id)
-            await _refuse_conflict(transaction, parameters, path)
+            try:
+                await _refuse_conflict(transaction, parameters, path)
+            except PathConflict:
+                made = await repeats.created_before(transaction, parameters, path) if is_repeated else None
+                if made is None:
+                    raise
+                return made
             self._refuse_over_quota(store, 1, content.size)
             parameters.update(path=path, seq=store["last_seq"] + 1, count_change=1, bytes_change=content.size)
             await transaction.execute(queries.CREATE, parameters)
             return _row(parameters, created_at=parameters["now"])
 
         row = await self._storage.database.transact(work, store_id=store_id)
-        self._after_commit(parameters, content)
+        if row["version_id"] == parameters["version_id"]:
+            self._after_commit(parameters, content)
         return Found(row, content.data)
 
     async def update(
@@ -264,8 +271,12 @@ class Memories:
 
         return await self._storage.database.transact(work, store_id=parameters["store_id"])
 
-    async def delete(self, caller: Caller, store_id: str, memory_id: str, *, expected_sha256: str | None) -> None:
+    async def delete(
+        self, caller: Caller, store_id: str, memory_id: str, *, expected_sha256: str | None, is_repeated: bool = False
+    ) -> None:
         """Delete a memory; its versions stay. Allowed on archived stores.
+
+        `is_repeated`: the caller may have deleted it already (`app.memories.repeats`).
 
         Raises:
             PreconditionFailed: the current content is not the expected one.
@@ -283,7 +294,12 @@ class Memories:
             return
 
         async def work(transaction: Transaction) -> None:
-            memory, store = await _lock(transaction, parameters)
+            try:
+                memory, store = await _lock(transaction, parameters)
+            except NotFound:
+                if is_repeated and await repeats.was_deleted_before(transaction, parameters):
+                    return
+                raise
             _refuse_unexpected(bytes(memory["content_sha256"]), expected)
             parameters.update(
                 path=memory["path"], seq=store["last_seq"] + 1,

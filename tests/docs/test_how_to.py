@@ -10,13 +10,14 @@ from tests.support.servers import Server, run_cli, serve
 
 PAGES = sorted(str(page.relative_to(PROJECT)) for page in (PROJECT / "docs" / "how-to").glob("*.md"))
 KEYS, OPERATE = "docs/how-to/keys.md", "docs/how-to/operate.md"
+REPLICAS, NGINX = "docs/how-to/replicas.md", "nginx"  # run by tests/faults/test_replicas.py
 BACKUP, SCALE = "docs/how-to/backup-and-fsck.md", "docs/how-to/postgres-and-s3.md"
 
 
 def test_every_page_with_commands_is_run_here() -> None:
     languages = {block.language for page in PAGES for block in blocks(page)}
-    assert languages <= {SHELL, *SHOWN_ONLY}
-    assert {page for page in PAGES if blocks(page)} == {KEYS, OPERATE, BACKUP, SCALE}
+    assert languages <= {SHELL, NGINX, *SHOWN_ONLY}
+    assert {page for page in PAGES if blocks(page)} == {KEYS, OPERATE, BACKUP, SCALE, REPLICAS}
 
 
 def test_keys_are_made_listed_and_revoked_as_described(server: Server, tmp_path: Path) -> None:
