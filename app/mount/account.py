@@ -167,7 +167,8 @@ class Account:
 class SessionToken:
     """Calling it gives the secret to send now. It renews itself when asked for late in its life.
 
-    Thread-safe. While one caller renews, the others get the present secret.
+    Thread-safe. While one caller renews, the others get the present secret. Where there is none they wait, and share
+    his failure: a server that hangs would else keep each of them waiting in turn.
     """
 
     def __init__(self, account: Account, session_id: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -183,6 +184,9 @@ class SessionToken:
         self._session_id = session_id
         self._clock = clock
         self._lock = threading.Lock()
+        self._attempts = 0
+        self._failure: MountError | None = None
+        """Of the last attempt."""
         self._made: list[tuple[str, float]] = []
         """Those not yet revoked: ID, and when it expires."""
         self._secret: str | None = account.credentials.token
@@ -201,6 +205,7 @@ class SessionToken:
             Away: there is none yet, or it has expired, and the server does not give another now.
 
         """
+        attempts = self._attempts
         if self._clock() < self._renew_at:
             assert self._secret is not None
             return self._secret
@@ -208,7 +213,7 @@ class SessionToken:
         if self._lock.acquire(blocking=not still_good):
             try:
                 if self._clock() >= self._renew_at:
-                    self._renew()
+                    self._renew_unless_failed(attempts)
             except MountError as error:
                 self._renew_at = self._clock() + _PAUSE_AFTER_FAILURE if still_good else 0.0
                 if not still_good:
@@ -217,6 +222,19 @@ class SessionToken:
                 self._lock.release()
         assert self._secret is not None
         return self._secret
+
+    def _renew_unless_failed(self, attempts: int) -> None:
+        """attempts: how many had ended when the caller came."""
+        if self._attempts != attempts and self._failure is not None:
+            raise self._failure
+        try:
+            self._failure = None
+            self._renew()
+        except MountError as error:
+            self._failure = error
+            raise
+        finally:
+            self._attempts += 1
 
     def use(self, account: Account) -> None:
         """Renew with this account from now on: its credential may be newer than the first one's."""

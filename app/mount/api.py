@@ -9,6 +9,8 @@ from urllib.parse import quote, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from app import __version__
+from app.contract.actors import ID_FIELDS
 from app.mount import wire
 from app.mount.exchange import Connections
 from app.mount.failures import ApiError, Away, Missing, TimedOut, failure
@@ -24,7 +26,7 @@ _HEADERS = {
     "anthropic-beta": "agent-memory-2026-07-22",
     "anthropic-version": "2023-06-01",
     "content-type": "application/json",
-    "user-agent": "memstore-mount",
+    "user-agent": f"memstore-mount/{__version__}",
 }
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
@@ -116,6 +118,14 @@ class StoreApi:
         content = self._call("GET", f"{self._prefix}/memory_versions/{version_id}")["content"]
         return None if content is None else str(content).encode()
 
+    def version_author(self, version_id: str) -> str | None:
+        """Who made a version: the actor's type, a colon, its ID; None if that was not recorded."""
+        actor: dict[str, str] = (
+            self._call("GET", f"{self._prefix}/memory_versions/{version_id}").get("created_by") or {}
+        )
+        kind = actor.get("type", "")
+        return f"{kind}:{actor[ID_FIELDS[kind]]}" if kind in ID_FIELDS else None
+
     def latest_versions(self, memory_id: str) -> list[tuple[str, str | None]]:
         """ID and digest of the memory's last versions (up to 100), newest first."""
         answer = self._call("GET", f"{self._prefix}/memory_versions?memory_id={memory_id}&limit=100")
@@ -173,7 +183,11 @@ class StoreApi:
 
     def _call(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        status, headers, answer = self._read(url) if method == "GET" else self._send(method, url, data)
+        sent = self._headers()  # once: what keeps a token from coming is not tried again and again here
+        if method == "GET":
+            status, headers, answer = self._read(url, sent)
+        else:
+            status, headers, answer = self._connections.call(method, url, sent, data)
         if not 200 <= status < 300:
             raise failure(status, headers, answer)
         try:
@@ -184,19 +198,16 @@ class StoreApi:
             raise ApiError(status, "the answer is no JSON object")
         return parsed
 
-    def _send(self, method: str, url: str, data: bytes | None) -> tuple[int, dict[str, str], bytes]:
-        return self._connections.call(method, url, self._headers(), data)
-
-    def _read(self, url: str) -> tuple[int, dict[str, str], bytes]:
+    def _read(self, url: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         """A read does no harm twice: a connection that was cut is no reason to fail it."""
         for pause in _READ_AGAIN_SECONDS:
             try:
-                return self._send("GET", url, None)
+                return self._connections.call("GET", url, headers, None)
             except TimedOut:
                 raise
             except Away:
                 time.sleep(pause)
-        return self._send("GET", url, None)
+        return self._connections.call("GET", url, headers, None)
 
     def _open(self, url: str, seconds: float, more: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
         """An answer whose body is still to be read. seconds: the longest pause in it."""

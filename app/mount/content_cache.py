@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _Key = tuple[str, str]
@@ -16,6 +18,9 @@ class ContentCache:
     A content is found only under the store it was put for: what one store holds tells nothing about another.
     Beyond its bounds, what was used longest ago goes. Several processes may share the directory. What comes stays
     in memory first and goes to disk when memory is full, or with `flush`: a file costs more than all the rest.
+
+    Users of a store say what they need. What nobody needs is not kept on disk: it may have been deleted because
+    nobody is to have it any more.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = 1 << 30, max_memory_bytes: int = 64 << 20) -> None:
@@ -32,6 +37,7 @@ class ContentCache:
         self._unwritten: set[_Key] = set()
         self._disk: OrderedDict[_Key, int] = OrderedDict()
         self._disk_bytes = 0
+        self._users: dict[str, list[Callable[[str], bool]]] = {}
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Reading needs no index, so nobody waits for this one; only evictions do.
         self._indexed = threading.Event()
@@ -71,17 +77,80 @@ class ContentCache:
         """Keep a content. A disk that is full or gone is no error: it is a cache."""
         key = store_id, sha256
         with self._lock:
-            if key not in self._memory and key not in self._disk:
+            if key not in self._disk:
                 self._unwritten.add(key)
             dropped = self._keep_in_memory(key, data)
         self._write_all(dropped)
 
     def flush(self) -> None:
-        """Write to disk what is only in memory, for the next process."""
+        """Write to disk what is needed and only in memory, for the next process."""
         with self._lock:
-            unwritten = [(key, self._memory[key]) for key in self._unwritten]
-            self._unwritten.clear()
+            unwritten = [(key, self._memory[key]) for key in self._unwritten if self._is_used(key)]
+            self._unwritten.difference_update(key for key, _ in unwritten)
         self._write_all(unwritten)
+
+    # What is needed
+
+    def add_user(self, store_id: str, uses: Callable[[str], bool]) -> None:
+        """From now on only what a user of the store needs is kept on disk. uses: asked from any thread."""
+        with self._lock:
+            self._users.setdefault(store_id, []).append(uses)
+
+    def remove_user(self, store_id: str, uses: Callable[[str], bool], *, keep: bool = True) -> None:
+        """The user ends. keep: what it needs stays on disk for the next one; else what nobody else needs goes."""
+        if keep:
+            self.flush()
+        with self._lock:
+            users = self._users.get(store_id, [])
+            if uses in users:
+                users.remove(uses)
+            if not users:
+                self._users.pop(store_id, None)
+                for key in [key for key in self._unwritten if key[0] == store_id]:
+                    self._leave_memory(key)
+        if not keep:
+            if users:
+                self.sweep(store_id)
+            else:
+                self.drop_store(store_id)
+
+    def drop_unused(self, store_id: str, digests: Iterable[str]) -> None:
+        """Drop those of these contents that no user of the store needs."""
+        for sha256 in digests:
+            key = store_id, sha256
+            if not self._is_used(key):
+                self._drop(key)
+
+    def sweep(self, store_id: str) -> None:
+        """Drop everything of the store that no user needs: what became needless while there was none."""
+        self._indexed.wait()
+        with self._lock:
+            digests = {sha256 for of, sha256 in (*self._memory, *self._disk) if of == store_id}
+        self.drop_unused(store_id, digests)
+
+    def drop_store(self, store_id: str) -> None:
+        """Drop everything of the store."""
+        with self._lock:
+            keys = {key for key in (*self._memory, *self._disk) if key[0] == store_id}
+        for key in keys:
+            self._drop(key)
+        shutil.rmtree(self._directory / store_id, ignore_errors=True)
+
+    def _is_used(self, key: _Key) -> bool:
+        store_id, sha256 = key
+        users = self._users.get(store_id)
+        return users is None or any(uses(sha256) for uses in tuple(users))
+
+    def _drop(self, key: _Key) -> None:
+        with self._lock:
+            self._leave_memory(key)
+            is_on_disk = key in self._disk or not self._indexed.is_set()
+        if is_on_disk:
+            self._forget(key)
+
+    def _leave_memory(self, key: _Key) -> None:
+        self._memory_bytes -= len(self._memory.pop(key, b""))
+        self._unwritten.discard(key)
 
     def _path(self, key: _Key) -> Path:
         store_id, sha256 = key
@@ -104,9 +173,11 @@ class ContentCache:
 
     def _write_all(self, contents: list[tuple[_Key, bytes]]) -> None:
         for key, data in contents:
-            if self._write(key, data):
+            if self._is_used(key) and self._write(key, data):
                 with self._lock:
                     self._note_on_disk(key, len(data))
+                if not self._is_used(key):  # since a moment ago: who dropped it may not have seen the file
+                    self._forget(key)
         if contents:
             self._evict()
 

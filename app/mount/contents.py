@@ -49,18 +49,20 @@ class Contents:
             self._cache.put(self._api.store_id, entry.sha256, data)
         return data
 
+    def author(self, entry: Entry) -> str | None:
+        """See `StoreEngine.author`; the entry is one of the server's."""
+        if entry.version_id is None:
+            return None
+        with _told(entry), contextlib.suppress(Missing):
+            return self._api.version_author(entry.version_id)
+        return None
+
     def _ask(self, entry: Entry) -> bytes:
-        try:
+        with _told(entry):
             for find in (self._head, self._version):
                 data = find(entry)
                 if data is not None and hashlib.sha256(data).hexdigest() == entry.sha256:
                     return data
-        except Away as error:
-            raise Offline(f"{entry.path}: {error.message}") from error
-        except (Unauthorized, Forbidden) as error:
-            raise Refused(errno.EACCES, error.message) from error
-        except ApiError as error:
-            raise Refused(errno.EIO, error.message) from error
         raise Refused(errno.ESTALE, f"{entry.path} has changed, and what it was is gone")
 
     def _head(self, entry: Entry) -> bytes | None:
@@ -113,3 +115,16 @@ class Contents:
             if entry.memory_id is not None:
                 with contextlib.suppress(Missing):  # deleted since; its content may still be asked for as a version
                     yield self._api.retrieve(entry.memory_id)
+
+
+@contextlib.contextmanager
+def _told(entry: Entry) -> Iterator[None]:
+    """Have what the API raises reach a reader as it knows it: Offline or Refused."""
+    try:
+        yield
+    except Away as error:
+        raise Offline(f"{entry.path}: {error.message}") from error
+    except (Unauthorized, Forbidden) as error:
+        raise Refused(errno.EACCES, error.message) from error
+    except ApiError as error:
+        raise Refused(errno.EIO, error.message) from error

@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any
 
 from app.mount.control import Connection, ControlClient, ControlServer, Disconnected, NotRunning, Refusal, listen
-from app.mount.groups import Group
+from app.mount.groups import Group, log_unsaved
 from app.mount.mounts import Mounts
 from app.mount.orders import Order
 from app.mount.places import Places, make_private
@@ -82,7 +82,7 @@ class Daemon:
             os.read(self._woken, 4096)
         self._control.close()
         left = self._mounts.end_all(_END_SECONDS)
-        _log_unsaved(left)
+        log_unsaved(left)
         self._control.disconnect(_LAST_ANSWERS_SECONDS)
         return 1 if left else 0
 
@@ -151,11 +151,6 @@ class Daemon:
             "roots": [{name: value for name, value in group.items() if name != "stores"} for group in groups],
             "stores": [store for group in groups for store in group["stores"]],
         }
-
-
-def _log_unsaved(left: list[dict[str, str]]) -> None:
-    for item in left:
-        log.error("not on the server yet: %s; it is kept in %s", item["path"], item["journal"])
 
 
 def connect(places: Places) -> ControlClient:

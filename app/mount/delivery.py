@@ -139,8 +139,10 @@ class Delivery:
                 data = self._cache.get(self._api.store_id, entry.sha256)
         return data
 
-    def _base_text(self, base: Base) -> bytes | None:
+    def _base_text(self, intent: Intent, base: Base) -> bytes | None:
         """What the writer started from; None if nobody has it any more."""
+        if intent.base_text is not None and intent.base is not None and intent.base.sha256 == base.sha256:
+            return intent.base_text
         data = self._cache.get(self._api.store_id, base.sha256)
         if data is None and base.version_id is not None:
             try:
@@ -164,6 +166,7 @@ class Delivery:
     def _save(self, intent: Intent, path: str, base: Base | None) -> Entry:
         data, sha256, opened = self._content(intent), intent.sha256, base
         assert sha256 is not None
+        own = sha256
         for _ in range(_ROUNDS):
             with self._lock:
                 # Wherever the memory is now; deleted meanwhile, the edit wins, or meets what is new at the path.
@@ -178,6 +181,8 @@ class Delivery:
                     theirs = self._text(current)
                     if theirs is None:
                         continue  # it has changed again
+                    # The next write may be based on ours, which is known to nobody else once it is merged.
+                    self._cache.put(self._api.store_id, own, self._content(intent))
                     data = self._resolve(intent, path, base, theirs, data)
                     sha256 = hashlib.sha256(data).hexdigest()
                     base = Base.of(current)
@@ -225,7 +230,7 @@ class Delivery:
         if self._policy is Policy.LAST_WRITER_WINS:
             return ours
         if self._policy is Policy.MERGE:
-            before = None if base is None else self._base_text(base)
+            before = None if base is None else self._base_text(intent, base)
             merged = None if before is None else merge.merge(before, ours, theirs)
             if merged is not None and len(merged) <= CONTENT_MAX_BYTES:
                 return merged

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.mount import remembered, rules
+from app.mount import rules
 from app.mount.api import StoreApi
 from app.mount.conflicts import SEGMENT_MAX_BYTES
 from app.mount.content_cache import ContentCache
@@ -24,6 +24,7 @@ from app.mount.intents import Base, Intent, Kind
 from app.mount.journal import Journal
 from app.mount.notices import Notices
 from app.mount.refusals import MountError, Refused
+from app.mount.remembered import Remembered
 from app.mount.state import StoreState
 from app.mount.uploader import Uploader
 
@@ -68,6 +69,8 @@ class StoreEngine:
         """
         self.on_feed: Callable[[str], None] = lambda mode: None
         """Called from a thread of the engine when the feed becomes "live", "polling" or "lost"."""
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called when the server says that the store is not there any more; keep nothing of it."""
         self._api = api
         self._directory = directory
         self._cache = content_cache
@@ -78,7 +81,10 @@ class StoreEngine:
         self._journal_max_bytes = journal_max_bytes
         self._lock = threading.RLock()
         self._state = StoreState()
+        self._remembered = Remembered(directory, api.store_id)
+        self._state.on_remote = self._remembered.note
         self._notices = Notices(self._state, self._lock, lambda changes: self.on_change(changes))
+        self._has_swept = False
         self._journal: Journal
         self._uploader: Uploader
         self._delivery: Delivery
@@ -113,19 +119,22 @@ class StoreEngine:
                 self._lock,
                 self._journal,
                 directory=self._directory,
-                announce=self._notices.announce,
+                announce=self._announce,
             )
             self._contents = Contents(self._api, self._cache, self._uploader.find)
             self._follower = Follower(
                 self._api,
                 self._state,
                 self._lock,
-                announce=self._notices.announce,
+                announce=self._announce,
                 on_mode=self._note_feed,
+                on_gone=self._forget,
                 poll_seconds=self._poll_seconds,
             )
+            self._cache.add_user(self._api.store_id, self._state.uses)
             is_current = self._load()
         except BaseException:
+            self._cache.remove_user(self._api.store_id, self._state.uses)
             self._journal.close()
             self._api.close()
             raise
@@ -138,41 +147,74 @@ class StoreEngine:
 
     def _load(self) -> bool:
         """Whether the server gave the state, and not only the disk."""
-        file = self._directory / "state.json"
         try:
             self._follower.take_snapshot()
         except (Unauthorized, Forbidden) as error:
             raise MountError(f"the token does not open the store {self._api.store_id}: {error.message}") from error
         except Missing as error:
+            self._forget()
             raise MountError(f"there is no store {self._api.store_id} for this token: {error.message}") from error
         except Away as error:
-            entries = remembered.load(file, self._api.store_id)
+            entries = self._remembered.load()
             if entries is None:
                 raise MountError(f"the server does not answer: {error.message}") from error
             self._state.apply_listing(entries, self._state.tick(), None)
+            self._remember()
             return False
         except ApiError as error:
             raise MountError(f"the store {self._api.store_id} can't be read: {error.message}") from error
-        remembered.save(file, self._api.store_id, self._state.remote_entries())
+        self._remember()
         return True
 
+    def _remember(self) -> None:
+        with self._lock:
+            self._remembered.begin(self._state.remote_entries())
+
+    def _announce(self) -> None:
+        with self._lock:
+            unused = self._state.take_unused()
+        if unused:
+            self._cache.drop_unused(self._api.store_id, unused)
+        self._notices.announce()
+
+    def _forget(self) -> None:
+        """The server does not have the store any more: neither has this host, but for what is not saved."""
+        with self._lock:
+            self._remembered.forget()
+            self._state.apply_listing((), self._state.tick(), None)
+        self._announce()
+        self._cache.drop_store(self._api.store_id)
+        self.on_gone()
+
     def _note_feed(self, mode: str) -> None:
-        if mode != LOST:
+        if mode == LOST:
+            self._cache.flush()  # a successor of this process could not fetch it
+        else:
+            if not self._remembered.is_open:
+                self._remember()
+            if not self._has_swept:
+                self._has_swept = True
+                sweep = threading.Thread(target=self._cache.sweep, args=[self._api.store_id], daemon=True)
+                sweep.start()
             self._uploader.server_answers()
             self._contents.prefetch(self._state.remote_entries())
         self.on_feed(mode)
 
-    def stop(self, timeout: float) -> list[str]:
+    def stop(self, timeout: float, *, keep: bool = True) -> list[str]:
         """Send what is pending for at most `timeout` seconds, then end the threads.
 
+        keep: leave on disk what a start without the server needs. Else, if all is saved, nothing stays of the store.
         Returns the paths that are not on the server; they stay in the journal for the next start.
         """
         left = self._uploader.stop(timeout)
         self._follower.stop(1.0)
+        keep = keep or bool(left)
         with self._lock:
-            entries = self._state.remote_entries()
-        remembered.save(self._directory / "state.json", self._api.store_id, entries)
-        self._cache.flush()
+            if keep:
+                self._remembered.end()
+            else:
+                self._remembered.forget()
+        self._cache.remove_user(self._api.store_id, self._state.uses, keep=keep)
         self._journal.close()
         self._api.close()
         return left
@@ -203,14 +245,35 @@ class StoreEngine:
         """
         return self._contents.fetch(entry)
 
+    def is_stored(self, entry: Entry) -> bool:
+        """Whether the entry is what the server has now, as far as it is known: its history has the content then.
+
+        Without waiting for anything; wrongly False for a moment while that changes.
+        """
+        there = self._state.remote_by_id(entry.memory_id)
+        return there is not None and (there.version_id, there.sha256) == (entry.version_id, entry.sha256)
+
+    def author(self, entry: Entry) -> str | None:
+        """Who wrote the version that the entry shows: the type of the actor, a colon, its ID. Asks the server.
+
+        None if the server does not have it, does not have it any more, or does not say. Raises as `fetch` does.
+        """
+        with self._lock:
+            there = self._state.remote(entry.path)
+        return None if there is None or there.sha256 != entry.sha256 else self._contents.author(there)
+
     # Writing
 
-    def save(self, path: str, data: bytes, base: Entry | None, *, durable: bool = False) -> Entry:
+    def save(
+        self, path: str, data: bytes, base: Entry | None, *, base_text: bytes | None = None, durable: bool = False
+    ) -> Entry:
         """Write a file's whole new content: one version, or none if it is what is there already.
 
         base: what the writer opened; None: there must be nothing at the path. If the view has gone on since, the
             policy decides. The entry that comes back can therefore hold another text than `data`, when it was
             merged, and another path, when somebody renamed the memory.
+        base_text: the content of `base` (UTF-8), where the server may never have had it (see `is_stored`): a text of
+            ours that was, or will be, merged on its way.
         durable: return only when the server has it. Else what the server has not answered within 50 ms, or
             can't be asked now, is in the journal when this returns.
 
@@ -235,6 +298,7 @@ class StoreEngine:
             Kind.SAVE,
             path,
             base=None if base is None else Base.of(base),
+            base_text=base_text,
             sha256=sha256,
             size=len(data),
             content=data,
@@ -320,16 +384,18 @@ class StoreEngine:
     def status(self) -> dict[str, Any]:
         """What an administrator wants to know, ready for JSON.
 
-        `memory_store_id`, `read_only`, `archived`, `connected` (bool), `feed` ("live", "polling" or "lost"), `seq`,
-        `memories` (count), `pending` (paths), `conflicts` ([{path, conflict_path, at}]), `refused` ([{path,
-        operation, reason, errno, at, content: where the text is kept or null}]), `last_sync` (RFC 3339 or null: when
-        the server last took a write), `unshowable` (paths with a segment over 255 bytes), `journal_damage` (texts).
+        `memory_store_id`, `read_only`, `archived`, `gone` (deleted), `connected` (bool), `feed` ("live", "polling" or
+        "lost"), `seq`, `memories` (count), `pending` (paths), `conflicts` ([{path, conflict_path, at}]), `refused`
+        ([{path, operation, reason, errno, at, content: where the text is kept or null}]), `last_sync` (RFC 3339 or
+        null: when the server last took a write), `unshowable` (paths with a segment over 255 bytes), `journal_damage`
+        (texts).
         """
         with self._lock:
             return {
                 "memory_store_id": self._api.store_id,
                 "read_only": self._read_only,
                 "archived": self._delivery.archived or self._follower.archived,
+                "gone": self._follower.is_gone,
                 "connected": self._follower.mode != LOST and not self._uploader.is_away,
                 "feed": self._follower.mode,
                 "seq": self._state.seq,

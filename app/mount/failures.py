@@ -8,6 +8,7 @@
     ├── Changed          409 memory_precondition_failed_error
     ├── Unauthorized     401: the token is unknown, expired or revoked
     ├── Forbidden        403: the token may not do this
+    ├── Held             400, error code legal_hold: the store is under legal hold, and keeps everything
     └── Rejected         everything else that will be refused again
 
 `app.mount.refusals` is what becomes of them for a writer.
@@ -67,6 +68,10 @@ class Forbidden(ApiError):
     """The token is valid and may not do this."""
 
 
+class Held(ApiError):
+    """The store is under legal hold, and nothing of it may be lost."""
+
+
 class Rejected(ApiError):
     """Refused for another reason."""
 
@@ -86,6 +91,9 @@ def failure(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
             return PathTaken(status, message, str(error.get("conflicting_memory_id")), path)
         if error.get("type") == "memory_precondition_failed_error":
             return Changed(status, message)
+    details = error.get("details")
+    if isinstance(details, dict) and details.get("error_code") == "legal_hold":
+        return Held(status, message)
     kinds = {401: Unauthorized, 403: Forbidden, 404: Missing, 405: Missing}
     return kinds.get(status, Rejected)(status, message)
 

@@ -35,18 +35,21 @@ class Follower:
         *,
         announce: Callable[[], None],
         on_mode: Callable[[str], None],
+        on_gone: Callable[[], None],
         poll_seconds: float,
     ) -> None:
         """Follow nothing yet.
 
         announce: called after the state changed, without the lock. on_mode: called with "live", "polling" or
-        "lost" when it changes. poll_seconds: the least time between two listings.
+        "lost" when it changes. on_gone: called when the server says that the store is not there any more.
+        poll_seconds: the least time between two listings.
         """
         self._api = api
         self._state = state
         self._lock = lock
         self._announce = announce
         self._on_mode = on_mode
+        self._on_gone = on_gone
         self._poll_seconds = poll_seconds
         self._ending = threading.Event()
         self._changed_mode = threading.Condition()
@@ -206,6 +209,8 @@ class Follower:
         try:
             self._api.store()
         except Missing:
+            if not self.is_gone:
+                self._on_gone()
             self.is_gone = True
         except ApiError:
             return

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app.mount.engine import StoreEngine
+from app.mount.fuse import mounting
 from app.mount.fuse.device import Session
 from app.mount.fuse.filesystem import FileSystem
-from app.mount.fuse.protocol import Negotiated
+from app.mount.fuse.negotiation import Negotiated
 from app.mount.refusals import MountError
 from app.mount.supervisor import Custody
 
@@ -22,7 +23,6 @@ _SPIN_SECONDS = 80e-6
 _POOL_THREADS = 16
 """Calls of one store that wait for the network at once. The threads are made as they are needed."""
 _LIVE_SECONDS = 10.0
-_CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
 class FrontEnd(Protocol):
@@ -56,22 +56,25 @@ class FuseFrontEnd:
     """Answers the kernel for one mount. Who makes the mount, and where, is the caller's matter."""
 
     def __init__(
-        self, engine: StoreEngine, fd: int, custody: Custody, name: str, *, read_only: bool, path: Path | None
-    ) -> None:
+        self, engine: StoreEngine, fd: int, custody: Custody, name: str, *, read_only: bool, path: Path | None,
+        label: str = "a mount",
+    ) -> None:  # fmt: skip
         """The engine has not started.
 
         fd: of /dev/fuse, with a mount; it is closed at the end.
         name: under which the supervisor keeps the descriptor. If it has kept it already, the mount is taken over.
         path: where the mount is in this process's namespace, if it is.
+        label: in the log, which holds no store's name.
         """
         self._engine = engine
         self._fd = fd
         self._custody = custody
         self._name = name
         self._path = path
+        self._label = label
         state = custody.state(name)
         self._filesystem = FileSystem(engine, read_only=read_only)
-        self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix=name)
+        self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix=label)
         self._session = Session(
             fd,
             self._filesystem,
@@ -80,7 +83,7 @@ class FuseFrontEnd:
             taken_over=name in custody.kept(),
             negotiated=Negotiated.from_json(state) if state else None,
             spin_seconds=_SPIN_SECONDS if len(os.sched_getaffinity(0)) > 1 else 0.0,
-            name=name,
+            name=label,
         )
 
     def start(self) -> None:
@@ -108,13 +111,14 @@ class FuseFrontEnd:
         """End the session; what is open for writing is saved as it is."""
         self._settle()
         failed = self._filesystem.flush(timeout, open_files=True)
+        self._filesystem.end_for_good()
         self._custody.release(self._name)
         self._custody.release(f"{self._name} notes")
         # If the mount is gone everywhere, the session has ended or is about to; else it is still in use.
         if not self._session.join(0.5 if self._path else 0.0):
             self._abort()
             if not self._session.join(timeout):
-                log.warning("%s: somebody still uses the mount; it answers with errors from now on", self._name)
+                log.warning("%s: somebody still uses the mount; it answers with errors from now on", self._label)
         self._filesystem.stop()
         self._pool.shutdown(wait=False)
         if self._session.join(0):
@@ -135,11 +139,11 @@ class FuseFrontEnd:
     def _abort(self) -> None:
         """Have the kernel end the connection: whoever still uses it gets ENOTCONN."""
         try:
-            lines = Path(f"/proc/self/fdinfo/{self._fd}").read_text().splitlines()
-            number = next(line.split()[1] for line in lines if line.startswith("fuse_connection:"))
-            (_CONNECTIONS / number / "abort").write_text("1")
-        except (OSError, StopIteration) as error:
-            log.info("%s: the mount can't be aborted: %s", self._name, error)
+            number = mounting.connection(self._fd)
+            if number is not None:
+                mounting.abort(number)
+        except OSError as error:
+            log.info("%s: the mount can't be aborted: %s", self._label, error)
 
 
 class _Notes:

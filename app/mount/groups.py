@@ -1,8 +1,10 @@
 """What was opened together and ends together: the stores at one root, of one command, or in one sandbox."""
 
 import errno
+import logging
 import threading
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from app.mount.open_stores import OpenStore
 from app.mount.orders import FUSE, Order
 from app.mount.processes import Process
 from app.mount.roots import Root
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -30,6 +34,8 @@ class Group:
     """Where the root is a directory of this host."""
     holder: Process | None = None
     """It ends when this process does: a command that holds it, or the sandbox it was attached to."""
+    awaited: dict[str, Any] | None = None
+    """What an earlier worker wrote down of it, while it is being taken over: this one may die before it has it all."""
     changing: threading.Lock = field(default_factory=threading.Lock)
     """Held by whoever opens or ends it."""
 
@@ -77,6 +83,8 @@ class Group:
 
     def to_json(self) -> dict[str, Any]:
         """What a successor of this worker must know. It holds secrets."""
+        if self.awaited is not None:
+            return self.awaited
         return {
             "name": self.name,
             "root": str(self.root),
@@ -115,6 +123,12 @@ class Changing:
             with self._lock:
                 self._groups.pop(self._group.name, None)
         self._group.changing.release()
+
+
+def log_unsaved(left: list[dict[str, str]]) -> None:
+    """Tell the log how much is not on the server, and where it is. Paths are in no log."""
+    for journal, number in Counter(item["journal"] for item in left).items():
+        log.error("not on the server yet: %d files; they are kept in %s", number, journal)
 
 
 def unsaved(store: OpenStore, paths: list[str]) -> list[dict[str, str]]:

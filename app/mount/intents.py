@@ -48,6 +48,8 @@ class Intent:
     new_path: str | None = None
     base: Base | None = None
     """What is at `path`; None for a SAVE where nothing should be."""
+    base_text: bytes | None = None
+    """SAVE: the content of `base`, UTF-8, where the server may never have had it. The journal keeps it too."""
     target: Base | None = None
     """REPLACE: what is at `new_path`."""
     sha256: str | None = None
@@ -88,6 +90,12 @@ class Intent:
         return [self.path] if self.new_path is None else [self.path, self.new_path]
 
     @property
+    def contents(self) -> list[str]:
+        """Digests of what it writes, and of what it may have to be merged with."""
+        known = [self.sha256, *(base.sha256 for base in (self.base, self.target) if base is not None)]
+        return [sha256 for sha256 in known if sha256 is not None] + [entry.sha256 for entry in self.moves]
+
+    @property
     def name(self) -> str:
         """The path that a report names."""
         return self.new_path or self.path
@@ -113,6 +121,7 @@ class Intent:
             "path": self.path,
             "new_path": self.new_path,
             "base": asdict(self.base) if self.base else None,
+            "base_text": None if self.base_text is None else self.base_text.decode(),
             "target": asdict(self.target) if self.target else None,
             "sha256": self.sha256,
             "size": self.size,
@@ -130,6 +139,7 @@ class Intent:
             path=header["path"],
             new_path=header["new_path"],
             base=Base(**header["base"]) if header["base"] else None,
+            base_text=None if header["base_text"] is None else header["base_text"].encode(),
             target=Base(**header["target"]) if header["target"] else None,
             sha256=header["sha256"],
             size=header["size"],

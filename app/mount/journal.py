@@ -26,9 +26,11 @@ _TAG = b"\xffmsj\xfe\x01\r\n"
 """Begins each record. Its first byte is in no UTF-8 text, so that it is found again behind a damaged record."""
 _FIXED = struct.Struct("<8sIII")
 
+_NEW = "journal.new"
 _DONE = "done"
 _SENT = "sent_for"
-_COMPACT_BYTES = 8 << 20
+_COMPACT_BYTES = 1 << 20
+"""What is done and still in the file is at most this, or as much as what is pending."""
 _log = logging.getLogger(__name__)
 
 
@@ -73,9 +75,10 @@ class Journal:
             try:
                 fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._path.with_name(_NEW).unlink(missing_ok=True)
                 self._end = self._recover()
-                if self.damage:
-                    self._compact()  # so that the next start does not report the same bytes
+                if self._end > self._live_bytes:
+                    self._compact()  # nothing stays of what is done, nor of damage that was reported
             except BaseException:
                 os.close(self._held)
                 raise
@@ -175,7 +178,7 @@ class Journal:
 
     def _compact(self) -> None:
         """Copy what is live into a new file, which then takes the place of the old one."""
-        path = self._path.with_name("journal.new")
+        path = self._path.with_name(_NEW)
         try:
             new = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError:

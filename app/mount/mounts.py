@@ -15,7 +15,7 @@ from app.mount.control import Refusal
 from app.mount.engine import StoreEngine
 from app.mount.frontends import FrontEnd, FuseFrontEnd
 from app.mount.fuse import mounting
-from app.mount.groups import Changing, Group, unsaved
+from app.mount.groups import Changing, Group, log_unsaved, unsaved
 from app.mount.holders import holders
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.open_stores import ONE_TIME, Opener
@@ -212,14 +212,17 @@ class Mounts:
         """
         table = json.loads(self._custody.state(_MEMORY) or b"[]")
         self._let_go_of_the_rest(table)
+        threads = []
         for item in table:
             changing = self._group(item["name"], Path(item["root"]), Order.from_json(item["order"]))
             group = changing.__enter__()
+            group.awaited = item
             group.on_host = roots.Root.from_json(item["on_host"]) if item["on_host"] else None
             holder = Process(**item["holder"]) if item["holder"] else None
-            threading.Thread(
-                target=self._take_over, args=(changing, group, item["stores"], holder), name=group.name, daemon=True
-            ).start()
+            work = (changing, group, item["stores"], holder)
+            threads.append(threading.Thread(target=self._take_over, args=work, name=group.name, daemon=True))
+        for thread in threads:  # only now: the first one that is done writes down the whole table
+            thread.start()
 
     def _let_go_of_the_rest(self, table: list[dict[str, Any]]) -> None:
         """Close descriptors of mounts that the worker before did not get to write down: nobody else serves them."""
@@ -245,9 +248,10 @@ class Mounts:
                         )
                         break
                     except MountError as error:
-                        log.warning("%s: can't go on yet: %s", group.root / attachment.slug, error)
+                        log.warning("store %s: can't go on yet: %s", attachment.store_id, error)
                         self._ending.wait(_RETRY_SECONDS)
             self._hold(group, holder)
+            group.awaited = None
             self._remember()
         finally:
             changing.__exit__()
@@ -260,8 +264,7 @@ class Mounts:
 
         def end() -> None:
             if group.holder == holder:
-                for item in self.end(group, _DETACH_SECONDS):
-                    log.error("not on the server yet: %s; it is kept in %s", item["path"], item["journal"])
+                log_unsaved(self.end(group, _DETACH_SECONDS))
             self._when_one_ends()
 
         holder.when_ended(end)
@@ -348,7 +351,10 @@ class Mounts:
                 return MirrorFrontEnd(engine, path, state_dir=directory / "mirror", read_only=attachment.read_only)
             assert fd is not None
             on_host = path if group.on_host is not None else None
-            return FuseFrontEnd(engine, fd, self._custody, name, read_only=attachment.read_only, path=on_host)
+            return FuseFrontEnd(
+                engine, fd, self._custody, name, read_only=attachment.read_only, path=on_host,
+                label=f"store {attachment.store_id}",
+            )  # fmt: skip
 
         try:
             store = self._opener.open(order, account, attachment, place, path, mode, front, drain=drain)
@@ -372,9 +378,11 @@ class Mounts:
                 group.on_host.take_away()
             with self._lock:
                 self._groups.pop(group.name, None)
-                others = [other for other in self._groups.values() if other.order.owner == group.order.owner]
+                others = [other.order for other in self._groups.values() if other.order.owner == group.order.owner]
             if not others:
                 self._opener.end_session(group.order)
+            if all(other.store_id != group.order.store_id for other in others):
+                self._opener.end(group.order)
         self._remember()
         return left
 

@@ -23,6 +23,7 @@ from app.mount.frontends import FrontEnd
 from app.mount.orders import Order
 from app.mount.places import Places
 from app.mount.refusals import MountError
+from app.mount.remembered import Remembered
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,9 @@ class OpenStore:
     def stop(self, timeout: float) -> list[str]:
         """End front end and engine; the paths that are not on the server, which stay in the journal."""
         lost = self.front.stop(timeout)
-        unsaved = sorted({*lost, *self.engine.stop(timeout)})
+        unsaved = sorted({*lost, *self.engine.stop(timeout, keep=self.order.keep_cache or bool(lost))})
         if not unsaved:
-            _settled(self.directory)
+            _settled(self.directory, keep=self.order.keep_cache)
         return unsaved
 
     def status(self) -> dict[str, Any]:
@@ -95,7 +96,7 @@ class Opener:
             MountError: there are none, or the server does not answer and never did.
 
         """
-        known = self._places.attachments_file(order.credentials.base_url, order.session_id or f"-{order.store_id}")
+        known = self._attachments_file(order)
         try:
             if order.session_id:
                 found = distinct(account.session_attachments(order.session_id))
@@ -106,11 +107,18 @@ class Opener:
                 return [Attachment(**item) for item in json.loads(known.read_text())]
             except (OSError, ValueError, TypeError):
                 raise away from None
-        known.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside = known.with_suffix(f".{threading.get_ident()}")
-        beside.write_text(json.dumps([asdict(attachment) for attachment in found]))
-        os.replace(beside, known)
+        _write_attachments(known, [asdict(attachment) for attachment in found])
         return found
+
+    def _attachments_file(self, order: Order) -> Path:
+        return self._places.attachments_file(order.credentials.base_url, order.session_id or f"-{order.store_id}")
+
+    def _forget_attachment(self, order: Order, store_id: str) -> None:
+        """The store is not there any more: its name stays nowhere."""
+        known = self._attachments_file(order)
+        with suppress(OSError, ValueError, TypeError):
+            items = json.loads(known.read_text())
+            _write_attachments(known, [item for item in items if item["store_id"] != store_id])
 
     def open(
         self, order: Order, account: Account, attachment: Attachment, place: str, path: Path, mode: str,
@@ -136,6 +144,7 @@ class Opener:
                 self._drain(home, order, account, attachment)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             engine = self._engine(directory, order, account, attachment)
+            engine.on_gone = lambda: self._forget_attachment(order, attachment.store_id)
             front = make_front_end(engine, directory)
             (directory / _IN_USE).touch()
             engine.start()
@@ -154,6 +163,13 @@ class Opener:
         """Say that a store was stopped: its directory may be opened again."""
         with self._lock:
             self._in_use.discard(directory)
+
+    def end(self, order: Order) -> None:
+        """Say that nothing of what an order asked for is open any more."""
+        known = self._attachments_file(order)
+        has_unsaved = any(known.parent.glob(f"*/*/{_IN_USE}"))
+        if not order.keep_cache and not has_unsaved:
+            known.unlink(missing_ok=True)
 
     def end_session(self, order: Order) -> None:
         """Say that nothing of a session is open any more: its token ends."""
@@ -184,9 +200,9 @@ class Opener:
                 engine = self._engine(directory, order, account, attachment)
                 engine.start()
                 if unsaved := engine.stop(_DRAIN_SECONDS):
-                    log.warning("%s: still not on the server: %s", directory, ", ".join(unsaved))
+                    log.warning("%s: still not on the server: %d files", directory, len(unsaved))
                 else:
-                    _settled(directory)
+                    _settled(directory, keep=order.keep_cache)
             except MountError as error:  # another daemon has it, or the server is away: a later mount does it
                 log.info("the journal in %s is left for later: %s", directory, error)
             finally:
@@ -211,11 +227,20 @@ class Opener:
             return token
 
 
-def _settled(directory: Path) -> None:
-    """Nothing in an engine's directory is needed any more. What it knows is kept where it may be opened again."""
+def _settled(directory: Path, *, keep: bool) -> None:
+    """Nothing in an engine's directory is needed any more. keep: but by a start without the server."""
     (directory / _IN_USE).unlink(missing_ok=True)
     if directory.name.startswith(ONE_TIME):
         shutil.rmtree(directory, ignore_errors=True)
+    elif not keep:
+        Remembered.remove(directory)
+
+
+def _write_attachments(file: Path, items: list[dict[str, Any]]) -> None:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = file.with_suffix(f".{threading.get_ident()}")
+    beside.write_text(json.dumps(items))
+    os.replace(beside, file)
 
 
 def _label(order: Order) -> str:

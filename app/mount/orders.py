@@ -28,6 +28,8 @@ class Order:
     cache: Path | None
     """Where contents are cached, if not where the daemon does."""
     policy: Policy
+    keep_cache: bool = False
+    """Leave on disk, at the end, what a start without the server needs."""
 
     @property
     def owner(self) -> str:
@@ -51,6 +53,7 @@ class Order:
             "mode": self.mode,
             "cache": str(self.cache) if self.cache else None,
             "policy": self.policy.value,
+            "keep_cache": self.keep_cache,
         }
 
     @classmethod
@@ -73,4 +76,5 @@ class Order:
             mode=request["mode"],
             cache=Path(request["cache"]) if request.get("cache") else None,
             policy=Policy(request["policy"]),
+            keep_cache=bool(request.get("keep_cache")),
         )

@@ -114,7 +114,7 @@ def clear(path: Path) -> None:
     for mounted in reversed(mounting.ours()):
         if path not in Path(mounted.path).parents:
             continue
-        if not _is_dead(mounted.path):
+        if not mounting.is_dead(mounted.path):
             raise MountError(
                 f"{mounted.path} is mounted by another daemon; unmount it with that one's MEMSTORE_RUN_DIR, "
                 "or choose another --root"
@@ -140,15 +140,6 @@ def _close(path: Path, names: Iterable[str]) -> bool:
     finally:
         os.close(tree)
     return True
-
-
-def _is_dead(path: str) -> bool:
-    """Whether nobody serves a mount any more. Waits where a supervisor keeps it for its next worker."""
-    try:
-        os.statvfs(path)  # unlike stat, never answered from the kernel's cache
-    except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
 
 
 def _is_closed_root(path: Path) -> bool:

@@ -9,7 +9,7 @@ from app.contract import paths
 from app.contract.errors import InvalidRequest
 from app.contract.limits import CONTENT_MAX_BYTES, PATH_MAX_BYTES
 from app.mount.conflicts import SEGMENT_MAX_BYTES
-from app.mount.failures import ApiError, Forbidden, Missing, PathTaken, Unauthorized
+from app.mount.failures import ApiError, Forbidden, Held, Missing, PathTaken, Unauthorized
 from app.mount.refusals import Refused
 
 
@@ -58,6 +58,8 @@ def refusal(error: ApiError, path: str, *, archived: bool) -> Refused:
     if archived:
         return Refused(errno.EROFS, "the store is archived")
     match error:
+        case Held():
+            return Refused(errno.EPERM, error.message)
         case Unauthorized() | Forbidden():
             return Refused(errno.EACCES, error.message)
         case Missing():

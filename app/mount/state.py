@@ -1,11 +1,12 @@
 """What the mount shows of a store: the server's memories, and pending writes over them. No I/O, no threads."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 
 from app.mount.entries import Change, Entry
+from app.mount.heads import Heads
 from app.mount.intents import Intent
 from app.mount.wire import Event
 
@@ -29,9 +30,12 @@ class StoreState:
     def __init__(self) -> None:
         self.view: dict[str, Entry] = {}
         self.changes: list[Change] = []
+        self.on_remote: Callable[[str, Entry | None], None] = lambda memory_id, entry: None
+        """Called with the ID of a memory when what the server has of it changed; None: it is gone."""
         self.seq: int | None = None
-        self._remote: dict[str, Entry] = {}
-        self._by_id: dict[str, Entry] = {}
+        self._heads = Heads()
+        self._uses: dict[str, int] = {}  # digest → how many memories and unfinished writes need the content
+        self._unused: set[str] = set()
         self._pending: dict[str, OrderedDict[int, Entry | None]] = {}
         self._in_flight: dict[str, dict[int, Intent]] = {}
         self._clock = count(1)
@@ -44,19 +48,19 @@ class StoreState:
 
     def remote(self, path: str) -> Entry | None:
         """What the server has at the path, as far as it is known."""
-        return self._remote.get(path)
+        return self._heads.by_path.get(path)
 
     def remote_by_id(self, memory_id: str | None) -> Entry | None:
         """The same by ID."""
-        return None if memory_id is None else self._by_id.get(memory_id)
+        return None if memory_id is None else self._heads.by_id.get(memory_id)
 
     def remote_below(self, directory: str) -> list[Entry]:
         """Everything below a directory, which ends with `/`."""
-        return [entry for path, entry in self._remote.items() if path.startswith(directory)]
+        return [entry for path, entry in self._heads.by_path.items() if path.startswith(directory)]
 
     def remote_entries(self) -> list[Entry]:
         """Everything the server has."""
-        return list(self._remote.values())
+        return list(self._heads.by_id.values())
 
     def tick(self) -> int:
         """A moment, to be given to `apply_listing`: take it before the listing is asked for."""
@@ -68,7 +72,7 @@ class StoreState:
         memory_id, version_id = entry.memory_id, entry.version_id
         assert memory_id is not None
         assert version_id is not None
-        known = self._by_id.get(memory_id)
+        known = self._heads.by_id.get(memory_id)
         if known is not None and known.version_id == version_id:
             return
         if version_id in self._told:
@@ -95,13 +99,14 @@ class StoreState:
                 del self._answered[event.memory_id]
             return
         self._answered.pop(event.memory_id, None)
-        known = self._by_id.get(event.memory_id)
+        known = self._heads.by_id.get(event.memory_id)
         if known is not None and known.version_id is not None:
             self._remember_told(known.version_id)
         if event.deleted:
             self._drop(event.memory_id)
         elif event.entry is not None and not self._is_gone(event.memory_id):
-            self._put(event.entry)
+            # What was answered and is yet to be told happened later.
+            self._put(event.entry, yields_to=self._answered)
 
     def apply_listing(self, entries: Iterable[Entry], since: int, seq: int | None) -> None:
         """The whole store as the server listed it.
@@ -109,7 +114,7 @@ class StoreState:
         since: the `tick` before it was asked for. seq: what the listing stands for, None without a feed.
         """
         listed = {entry.memory_id: entry for entry in entries if entry.memory_id is not None}
-        for memory_id in list(self._by_id):
+        for memory_id in list(self._heads.by_id):
             if memory_id not in listed and self._written.get(memory_id, 0) <= since:
                 self._drop(memory_id)
         self._answered = {
@@ -140,7 +145,7 @@ class StoreState:
             self._put(entry)
 
     def _is_gone(self, memory_id: str) -> bool:
-        return memory_id in self._written and memory_id not in self._by_id
+        return memory_id in self._written and memory_id not in self._heads.by_id
 
     def _note_written(self, memory_id: str) -> None:
         self._written[memory_id] = self.tick()
@@ -153,21 +158,27 @@ class StoreState:
         if len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: Entry, *, yields_to: Collection[str] = ()) -> None:
         memory_id = entry.memory_id
         assert memory_id is not None
-        old = self._by_id.get(memory_id)
+        old = self._heads.by_id.get(memory_id)
         if old is not None and old.sha256 == entry.sha256 and old.path == entry.path:
             entry = replace(entry, mtime_ns=old.mtime_ns)
         elif (at_hand := self._own_time(entry)) is not None:
             entry = replace(entry, mtime_ns=at_hand)
-        self._by_id[memory_id] = entry
         moved_from = None
-        if old is not None and old.path != entry.path and self._remote.get(old.path) is old:
-            del self._remote[old.path]
+        if old is not None and old.path != entry.path and self._heads.by_path[old.path] is old:
             moved_from = old.path
-        self._remote[entry.path] = entry
-        self._refresh(entry.path, moved_from)
+        self._heads.put(entry, yields_to=yields_to)
+        if entry != old:
+            self._use(entry.sha256)
+            if old is not None:
+                self._disuse(old.sha256)
+            self.on_remote(memory_id, entry)
+        if self._heads.by_path[entry.path] is entry:
+            self._refresh(entry.path, moved_from)
+        elif moved_from is not None:
+            self._refresh(moved_from)
 
     def _own_time(self, entry: Entry) -> int | None:
         """When our own writer wrote this, so that a file's time does not change behind an editor."""
@@ -180,10 +191,31 @@ class StoreState:
         return None
 
     def _drop(self, memory_id: str) -> None:
-        old = self._by_id.pop(memory_id, None)
-        if old is not None and self._remote.get(old.path) is old:
-            del self._remote[old.path]
+        old = self._heads.take(memory_id)
+        if old is not None:
+            self._disuse(old.sha256)
+            self.on_remote(memory_id, None)
             self._refresh(old.path)
+
+    # Contents
+
+    def uses(self, sha256: str) -> bool:
+        """Whether a memory, or a write that is not finished, needs the content."""
+        return sha256 in self._uses
+
+    def take_unused(self) -> set[str]:
+        """Digests of contents that came out of use since the last call."""
+        unused, self._unused = self._unused, set()
+        return {sha256 for sha256 in unused if sha256 not in self._uses}
+
+    def _use(self, sha256: str) -> None:
+        self._uses[sha256] = self._uses.get(sha256, 0) + 1
+
+    def _disuse(self, sha256: str) -> None:
+        self._uses[sha256] -= 1
+        if not self._uses[sha256]:
+            del self._uses[sha256]
+            self._unused.add(sha256)
 
     # Our side
 
@@ -191,6 +223,8 @@ class StoreState:
         """A writer of ours waits for this: what it expects is no news to it."""
         for path in intent.paths:
             self._in_flight.setdefault(path, {})[intent.number] = intent
+        for sha256 in intent.contents:
+            self._use(sha256)
 
     def show(self, intent: Intent) -> None:
         """The intent is pending and its writer has gone on: show it as done."""
@@ -217,6 +251,8 @@ class StoreState:
                 if not shown:
                     del self._pending[path]
                 self._refresh(path)
+        for sha256 in intent.contents:
+            self._disuse(sha256)
 
     def take_changes(self) -> list[Change]:
         """The changes noted since the last call."""
@@ -229,7 +265,7 @@ class StoreState:
 
     def _current(self, path: str) -> Entry | None:
         shown = self._pending.get(path)
-        return next(reversed(shown.values())) if shown else self._remote.get(path)
+        return next(reversed(shown.values())) if shown else self._heads.by_path.get(path)
 
     def _refresh(self, path: str, moved_from: str | None = None) -> None:
         """Bring the view of a path up to date, and note the change."""

@@ -213,7 +213,7 @@ class Uploader:
         except Refused as refusal:
             error = refusal
         except Exception as bug:
-            _log.exception("%s can't be delivered", intent.name)
+            _log.exception("write %d (%s) can't be delivered", intent.number, intent.kind.value)
             error = Refused(errno.EIO, f"{type(bug).__name__}: {bug}")
         self._answer_seconds += _WEIGHT * (time.monotonic() - started - self._answer_seconds)
         is_lost = error is not None and not isinstance(error, KeptBeside)
@@ -282,7 +282,7 @@ class Uploader:
             content = self.content(intent) if intent.sha256 and intent.kind in (Kind.SAVE, Kind.REPLACE) else None
             self.refused.keep(intent, error, content)
         except OSError:
-            _log.exception("a refused write of %s can't be kept", intent.name)
+            _log.exception("refused write %d can't be kept", intent.number)
             return False
         self._refused_now.append(intent.name)
         return True

@@ -24,6 +24,7 @@ class FakeEngine(StoreEngine):
         """What saves and renames fail with."""
         self.feed = "live"
         self.archived = False
+        self.gone = False
         self.forgets_content = False
         """Nothing is at hand: every read must fetch."""
         self.asked: list[tuple[str, ...]] = []
@@ -90,7 +91,7 @@ class FakeEngine(StoreEngine):
     def start(self) -> None:
         pass
 
-    def stop(self, timeout: float) -> list[str]:
+    def stop(self, timeout: float, *, keep: bool = True) -> list[str]:
         return []
 
     def view(self) -> Mapping[str, Entry]:
@@ -109,7 +110,19 @@ class FakeEngine(StoreEngine):
         self.fetched.append(entry.path)
         return self._stored[entry.sha256]
 
-    def save(self, path: str, data: bytes, base: Entry | None, *, durable: bool = False) -> Entry:
+    def is_stored(self, entry: Entry) -> bool:
+        there = self._entries.get(entry.path)
+        return there is not None and there.version_id == entry.version_id
+
+    def author(self, entry: Entry) -> str | None:
+        self.may_go_on.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        return f"user_actor:author of {entry.version_id}"
+
+    def save(
+        self, path: str, data: bytes, base: Entry | None, *, base_text: bytes | None = None, durable: bool = False
+    ) -> Entry:
         digest = hashlib.sha256(data).hexdigest()
         current = self._entries.get(path)
         if current is not None and current.sha256 == digest:
@@ -155,4 +168,5 @@ class FakeEngine(StoreEngine):
         return []
 
     def status(self) -> dict[str, Any]:
-        return {"feed": self.feed, "archived": self.archived, "connected": True, "pending": [], "refused": []}
+        known = {"feed": self.feed, "archived": self.archived, "gone": self.gone}
+        return {**known, "connected": True, "pending": [], "refused": []}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.mount.fuse import mounting
 from app.mount.fuse.device import Session
-from app.mount.fuse.protocol import Negotiated, Wishes
+from app.mount.fuse.negotiation import Negotiated, Wishes
 from app.mount.fuse.requests import Operations
 
 LIVE_SECONDS = 30.0

@@ -1,8 +1,10 @@
 """A store in memory behind the engine's interface, and mirrors of it: what the tests of the mirror stand on."""
 
+import contextlib
 import errno
 import hashlib
 import itertools
+import os
 import subprocess
 import threading
 import time
@@ -130,7 +132,9 @@ class FakeEngine:
             raise Offline("the server does not answer")
         return self.store.texts[entry.sha256]
 
-    def save(self, path: str, data: bytes, base: Entry | None, *, durable: bool = False) -> Entry:
+    def save(
+        self, path: str, data: bytes, base: Entry | None, *, base_text: bytes | None = None, durable: bool = False
+    ) -> Entry:
         self.calls.append(("save", path))
         if path in self.refusals:
             raise Refused(self.refusals[path], "the test says so")
@@ -145,12 +149,19 @@ class FakeEngine:
             now = self.store.entries.get(path)
             if now is None or (base is not None and now.sha256 == base.sha256):
                 return self.store.put(path, data, self)
-            if base is not None and data.startswith(old := self.store.texts[base.sha256]):
+            if base is not None and data.startswith(old := self._base_text(base, base_text)):
                 return self.store.put(path, self.store.texts[now.sha256] + data[len(old) :], self)
             beside = self.store.put(f"{path}.conflict-test", data, self)
             self.conflicts.append({"path": path, "conflict_path": beside.path})
         self.on_change([Change(path, now), Change(beside.path, beside)])
         raise Refused(errno.ESTALE, "ours is kept beside")
+
+    def _base_text(self, base: Entry, base_text: bytes | None) -> bytes:
+        """What the writer started from. Only a version has it for sure: any other text must be given."""
+        text = self.store.texts.get(base.sha256, base_text)
+        assert text is not None, f"the text that the edit of {base.path} started from is nowhere"
+        assert hashlib.sha256(text).hexdigest() == base.sha256
+        return text
 
     def remove(self, entry: Entry) -> None:
         self.calls.append(("remove", entry.path))
@@ -189,6 +200,18 @@ class FakeEngine:
 def check_path(path: str) -> None:
     if any(ord(letter) < 32 for letter in path):
         raise Refused(errno.EINVAL, "has a control character")
+
+
+def files_below(root: Path) -> dict[str, str]:
+    """Every file's text by its path in the store. What comes or goes during the look may be in it or not."""
+    found: dict[str, str] = {}
+    for directory, _, names in os.walk(root):  # a directory that is gone when its turn comes is empty
+        for name in names:
+            file = Path(directory, name)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                if not file.is_symlink() and file.is_file():
+                    found[f"/{file.relative_to(root)}"] = file.read_text()
+    return dict(sorted(found.items()))
 
 
 class Mirror:
@@ -244,11 +267,7 @@ class Mirror:
 
     def files(self) -> dict[str, str]:
         """Every file's text by its path in the store."""
-        return {
-            f"/{file.relative_to(self.path)}": file.read_text()
-            for file in sorted(self.path.rglob("*"))
-            if file.is_file() and not file.is_symlink()
-        }
+        return files_below(self.path)
 
     def settle(self) -> list[str]:
         return self.front.flush(30)

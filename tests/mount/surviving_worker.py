@@ -15,7 +15,7 @@ from app.mount.content_cache import ContentCache
 from app.mount.engine import StoreEngine
 from app.mount.fuse.device import Session
 from app.mount.fuse.filesystem import FileSystem
-from app.mount.fuse.protocol import Negotiated
+from app.mount.fuse.negotiation import Negotiated
 
 
 class FileKeeper:

@@ -16,7 +16,7 @@ from app.mount.account import (
     SessionToken,
     distinct,
 )
-from app.mount.api import authorization
+from app.mount.api import StoreApi, authorization
 from app.mount.failures import Away
 from app.mount.refusals import MountError
 from tests.mount.hosts import Sessions, wait_for
@@ -157,6 +157,60 @@ def test_a_token_can_be_had_later_if_the_server_is_away(account: Account, sessio
         token()
     token.use(account)
     assert token().startswith("mst_")
+
+
+class Hanging(Account):
+    """Of a server that gives no answer, until as many threads want one as there will be."""
+
+    def __init__(self, callers: int) -> None:
+        super().__init__(Credentials("http://127.0.0.1:9", api_key="k"))
+        self.callers = callers
+        self.came: set[int] = set()
+        self.asked = 0
+
+    def clock(self) -> float:
+        self.came.add(threading.get_ident())
+        return 0.0
+
+    def make_token(self, session_id: str) -> tuple[str, str, float]:
+        self.asked += 1
+        if self.asked > 1:  # the first comes with the object itself
+            wait_for("all the threads", lambda: len(self.came) >= self.callers)
+        raise ServerAway("it does not answer")
+
+
+def test_those_who_wait_for_a_server_that_hangs_share_one_attempt() -> None:
+    account = Hanging(callers=8)
+    token = SessionToken(account, "sesn_1", clock=account.clock)
+    failed = []
+
+    def ask() -> None:
+        with pytest.raises(Away, match="does not answer"):
+            token()
+        failed.append(True)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(failed) == 8
+    assert account.asked == 2
+    ask()
+    assert account.asked == 3  # who comes later tries anew
+
+
+def test_a_read_asks_for_a_token_once_if_there_is_none() -> None:
+    asked = []
+
+    def token() -> str:
+        asked.append(True)
+        raise Away(0, "no token")
+
+    api = StoreApi("http://127.0.0.1:9", "memstore_1", token)
+    with pytest.raises(Away, match="no token"):
+        api.retrieve("mem_1")
+    assert len(asked) == 1
 
 
 def test_a_given_token_is_used_as_it_is(server: Server, sessions: Sessions) -> None:

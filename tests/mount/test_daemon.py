@@ -54,8 +54,8 @@ def away(server: Server) -> Iterator[Server]:
         server.start()
 
 
-def mount(host: Host, session: str, mode: str = FUSE, root: Path | None = None) -> None:
-    host.memstore("mount", "--session", session, "--root", root or host.root, "--mode", mode)
+def mount(host: Host, session: str, mode: str = FUSE, root: Path | None = None, *options: str) -> None:
+    host.memstore("mount", "--session", session, "--root", root or host.root, "--mode", mode, *options)
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_mount_goes_on(host: Host, sessions: Sessions, mode: str) -> None:
@@ -147,7 +147,7 @@ def test_without_the_server_a_mount_starts_from_what_it_knew(
 ) -> None:
     notes = sessions.store("Notes", plan="buy milk\n")
     session = sessions.open(notes)
-    mount(host, session, mode)
+    mount(host, session, mode, None, "--keep-cache")
     assert (host.root / "notes/plan.md").read_text() == "buy milk\n"
     host.memstore("unmount", "--root", host.root)
     away.kill()

@@ -1,12 +1,14 @@
 """The parts of the sync engine by themselves: cache, HTTP, schedule, state."""
 
 import hashlib
+import json
 import os
 import random
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from app.mount.content_cache import ContentCache
 from app.mount.entries import Entry
 from app.mount.exchange import Connections
 from app.mount.failures import Away
+from app.mount.heads import Heads
+from app.mount.remembered import Remembered
 from app.mount.schedule import Schedule
 from app.mount.state import StoreState
 from app.mount.wire import Event
@@ -104,6 +108,24 @@ def test_the_next_process_keeps_the_bound_too(tmp_path: Path) -> None:
     first.flush()
     ContentCache(tmp_path / "cache", max_bytes=10_000)
     until(lambda: used_bytes(tmp_path / "cache") <= 10_000, "the bound is kept")
+
+
+def test_what_no_user_needs_never_comes_to_the_disk(tmp_path: Path) -> None:
+    texts = [b"%04d" % number * 250 for number in range(20)]
+    cache = ContentCache(tmp_path / "cache", max_memory_bytes=5_000)
+    needed = {sha(texts[3]), sha(texts[-1])}
+    cache.add_user("one", needed.__contains__)
+    for text in texts:
+        cache.put("one", sha(text), text)
+    cache.flush()
+    assert {file.name for file in files(tmp_path / "cache")} == needed
+    needed.add(sha(texts[-2]))  # it is in memory still
+    cache.flush()
+    assert {file.name for file in files(tmp_path / "cache")} == needed
+    needed.remove(sha(texts[3]))
+    cache.drop_unused("one", [sha(texts[3]), sha(texts[-1])])
+    assert {file.name for file in files(tmp_path / "cache")} == needed
+    assert not cache.has("one", sha(texts[3]))
 
 
 # HTTP
@@ -313,3 +335,90 @@ def test_a_doubt_ends_with_what_the_server_says() -> None:
     state.apply_event(event(3, "/a", 4))
     assert state.view["/a"].version_id == "v4"
     assert state.doubtful(state.tick()) == []
+
+
+def test_older_news_of_another_memory_does_not_take_a_path_away() -> None:
+    """Our write made `n` at the path that `m` had left, and its answer came before the news of that."""
+    state = state_at(1)
+    state.apply_answer(entry("/b", 5, "n"))
+    for older in (event(2, "/b", 2), event(3, "/c", 3)):
+        state.apply_event(older)
+        assert state.view["/b"] == entry("/b", 5, "n")
+    state.apply_event(event(4, "/b", 5, "n"))
+    assert state.view == {"/b": entry("/b", 5, "n"), "/c": entry("/c", 3)}
+    assert [change.path for change in state.take_changes()] == ["/b", "/a", "/c"]
+
+
+def test_a_path_that_two_memories_claim_is_the_others_when_one_leaves() -> None:
+    state = state_at(1)
+    state.apply_answer(entry("/a", 2, "n"), is_write=False)
+    assert state.view == {"/a": entry("/a", 2, "n")}
+    state.apply_gone("n")
+    assert state.view == {"/a": entry("/a", 1)}
+
+
+@given(st.lists(st.tuples(st.sampled_from("mnop"), st.sampled_from([None, "/a", "/b"]), st.booleans()), max_size=40))
+def test_every_memory_has_its_path_or_stands_behind_one_that_has_it(news: list[tuple[str, str | None, bool]]) -> None:
+    heads = Heads()
+    for number, (memory, path, yields) in enumerate(news):
+        if path is None:
+            heads.take(memory)
+        else:
+            heads.put(entry(path, number, memory), yields_to="mnop" if yields else ())
+        assert {each.path for each in heads.by_id.values()} == set(heads.by_path)
+        assert all(heads.by_id[each.memory_id or ""] is each for each in heads.by_path.values())
+
+
+@given(st.lists(st.tuples(st.sampled_from("mno"), st.sampled_from([None, 1, 2])), max_size=40))
+def test_a_content_is_in_use_while_a_memory_has_it(news: list[tuple[str, int | None]]) -> None:
+    state, has = StoreState(), dict[str, str]()
+    for seq, (memory, version) in enumerate(news):
+        before = set(has.values())
+        if version is None:
+            has.pop(memory, None)
+            state.apply_event(Event(seq, memory, f"d{seq}", None, True))
+        else:
+            put = event(seq, f"/{memory}", version, memory)
+            assert put.entry is not None
+            has[memory] = put.entry.sha256
+            state.apply_event(put)
+        assert state.take_unused() == before - set(has.values())
+        assert all(state.uses(sha256) for sha256 in has.values())
+
+
+# What is remembered
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["m", "n", "o"]), st.none() | st.text(min_size=1)), max_size=30),
+    st.integers(0, 3),
+    st.integers(0, 60),
+)
+def test_a_process_that_dies_leaves_what_it_knew_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, news: list[tuple[str, str | None]], at_first: int, cut: int
+) -> None:
+    directory = tmp_path_factory.mktemp("remembered")
+    known = {memory: entry(f"/{memory}-before", 1, memory) for memory in ["m", "n", "o"][:at_first]}
+    remembered = Remembered(directory, "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.mount.remembered._BLANK_MAX_BYTES", 1_000)
+        remembered.begin(known.values())
+        for memory, name in news:
+            known.pop(memory, None)
+            if name is not None:
+                known[memory] = entry(f"/{name}", 2, memory)
+            remembered.note(memory, known.get(memory))
+    again = Remembered(directory, "store").load()
+    assert again is not None
+    assert {each.memory_id: each for each in again} == known
+    data = (directory / "memories").read_bytes()
+    lines = [line for line in data.splitlines()[1:] if line.strip(b" ")]
+    assert sorted(lines) == sorted(json.dumps(astuple(each), separators=(",", ":")).encode() for each in again)
+    assert len(data) < 5_000
+    with (directory / "memories").open("ab") as file:
+        file.write(json.dumps(["/torn", "m"] + ["x"] * 20).encode()[:cut])
+    assert {each.memory_id: each for each in Remembered(directory, "store").load() or []} == known
+    assert Remembered(directory, "another").load() is None
+    remembered.forget()
+    assert Remembered(directory, "store").load() is None
+    assert list(directory.iterdir()) == []

@@ -226,7 +226,7 @@ def test_a_state_that_was_cut_off_is_read_to_its_last_whole_piece() -> None:
     file = tree.new_file()
     file.dirty, file.text = True, bytearray(b"text")
     tree.attach(tree.root, b"x.md", file)
-    survival.text(file)
+    survival.file(file)
     survival.written(file, 2, b"st!")
     whole = keeper.kept
     survival.written(file, 0, b"lost")

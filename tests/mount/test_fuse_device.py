@@ -13,7 +13,8 @@ import pytest
 
 from app.mount.fuse import mounting, protocol
 from app.mount.fuse.device import Session
-from app.mount.fuse.protocol import Opcode, Wishes
+from app.mount.fuse.negotiation import Wishes, negotiate
+from app.mount.fuse.protocol import Opcode
 from app.mount.fuse.requests import DEFERRED, Handler, Reply, Request
 from tests.mount.fuse_mounts import Mounts
 from tests.mount.tiny import TinyFilesystem
@@ -388,7 +389,7 @@ class TestTakingOver:
         mounting.mount(fd, str(path), mounting.Options("test"))
         opcode, unique, body = self.take(fd)
         assert opcode == Opcode.INIT
-        reply, negotiated = protocol.negotiate(body, Wishes())
+        reply, negotiated = negotiate(body, Wishes())
         os.write(fd, protocol.HEADER_OUT.pack(protocol.HEADER_OUT.size + len(reply), 0, unique) + reply)
 
         served: list[tuple[bytes, bool]] = []

@@ -39,12 +39,13 @@ def damage_of(directory: Path) -> list[str]:
 def test_what_is_pending_comes_back_in_order_with_everything_in_it(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     intent = save(1, "é\n" * 100)
-    intent.base = Base("abc", "mem_1", "memver_1")
+    intent.base, intent.base_text = Base("abc", "mem_1", "memver_1"), "before, é".encode()
     journal.append(intent)
     journal.append(Intent(2, Kind.RENAME, "/a", "/b", base=Base("00", "mem_2", None), sha256="00"))
     journal.close()
     again = Journal(tmp_path)
     first, second = again.pending()
+    assert (first.base_text, second.base_text) == ("before, é".encode(), None)
     assert (first.number, first.kind, first.path, first.base) == (
         1,
         Kind.SAVE,
@@ -93,6 +94,24 @@ def test_compaction_keeps_what_is_pending(tmp_path: Path, monkeypatch: pytest.Mo
     again = Journal(tmp_path)
     assert again.pending()[0].sent == ["aa"]
     again.close()
+
+
+def test_what_is_done_is_not_in_the_file_after_the_next_start(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for number, text in enumerate(["kept", "done with", "kept too"], start=1):
+        journal.append(save(number, text))
+    journal.done(2)
+    journal.close()
+    (tmp_path / "journal.new").write_bytes(b"a compaction that was cut off: done with")
+    again = Journal(tmp_path)
+    assert b"done with" not in (tmp_path / "journal").read_bytes()
+    assert [file.name for file in tmp_path.iterdir() if b"done with" in file.read_bytes()] == []
+    assert [again.content(intent.number) for intent in again.pending()] == [b"kept", b"kept too"]
+    again.append(save(4, "later"))
+    again.close()
+    (tmp_path / "journal.new").write_bytes(b"another one")
+    assert left_in(tmp_path) == [(1, b"kept"), (3, b"kept too"), (4, b"later")]
+    assert not (tmp_path / "journal.new").exists()
 
 
 @given(cut=st.integers(1, 150))

@@ -1,5 +1,6 @@
 """What programs do to the files of a mirror reaches the store: once, under the right ID."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -57,11 +58,16 @@ EDITS = {
 }
 
 
+WITHIN_A_MOMENT = ("python, atomic, unknown name", "to a backup and written anew", "deleted and written anew")
+"""Two steps are one edit because little time is between them. On a busy machine it is long: the mirror looks after."""
+
+
 @pytest.mark.parametrize("edit", EDITS)
 def test_one_edit_is_one_version_of_the_same_memory(store: FakeStore, mirror: Mirror, edit: str) -> None:
     command, text = EDITS[edit]
     memory_id = store.entries["/plan.md"].memory_id
-    mirror.sh(command)
+    with mirror.front._lock if edit in WITHIN_A_MOMENT else contextlib.nullcontext():
+        mirror.sh(command)
     eventually(lambda: store.text("/plan.md") == text)
     assert mirror.settle() == []
     assert [(v.operation, v.memory_id, v.path, v.text) for v in store.history] == [
@@ -158,7 +164,8 @@ def test_two_files_swapped_keep_their_ids(store: FakeStore, mirror: Mirror) -> N
 
 def test_a_copy_that_replaces_its_source_is_a_rename(store: FakeStore, mirror: Mirror) -> None:
     memory_id = store.entries["/plan.md"].memory_id
-    mirror.sh("rm plan.md; printf 'one\\ntwo\\n' > elsewhere.md")
+    with mirror.front._lock:  # however long the machine takes for it, it is one moment
+        mirror.sh("rm plan.md; printf 'one\\ntwo\\n' > elsewhere.md")
     eventually(lambda: "/elsewhere.md" in store.entries)
     mirror.settle()
     assert store.entries["/elsewhere.md"].memory_id == memory_id
@@ -236,7 +243,7 @@ def test_a_refused_file_is_tried_again_when_it_changes(store: FakeStore, mirror:
     del mirror.engine.refusals["/new.md"]
     mirror.sh("echo y > new.md")
     eventually(lambda: store.text("/new.md") == "y\n")
-    assert mirror.refused() == {}
+    eventually(lambda: mirror.refused() == {})
 
 
 def test_a_flush_tries_refused_files_again(store: FakeStore, mirror: Mirror) -> None:
@@ -292,7 +299,7 @@ def test_edits_wait_for_a_server_that_is_away(store: FakeStore, mirror: Mirror) 
     eventually(lambda: mirror.front.status()["unsaved"])
     mirror.engine.offline = False
     eventually(lambda: store.text("/plan.md") == "new\n")
-    assert mirror.front.status()["unsaved"] == []
+    eventually(lambda: mirror.front.status()["unsaved"] == [])
 
 
 def test_a_text_refused_after_it_was_accepted_stays_on_disk(store: FakeStore, mirror: Mirror, tmp_path: Path) -> None:

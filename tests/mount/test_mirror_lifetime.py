@@ -8,12 +8,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.mount.entries import Entry
-from app.mount.mirror.agreements import Agreed, Agreements
+from app.mount.mirror.agreements import Agreed, Agreements, Displaced
 from app.mount.mirror.deletions import QUIET_SECONDS, Deletions, Verdict
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.mirror.tree import Stat, Tree
@@ -79,6 +80,25 @@ def test_no_file_is_taken_for_deleted_while_the_root_is_gone(tmp_path: Path) -> 
     time.sleep(QUIET_SECONDS)  # the very thing: however long it has been quiet
     assert deletions.judge("/a")[0] is Verdict.WAIT
     tree.close()
+    agreements.close()
+
+
+def test_a_text_is_kept_as_long_as_the_server_may_not_have_it(tmp_path: Path) -> None:
+    pending = Entry("/a", "mem_1", None, "digest", 4, 0)
+    agreements = Agreements(tmp_path / "state.db")
+    agreements.keep_text("digest", b"text")
+    agreements.agree("/a", Agreed(pending, Stat(1, 4, 0, 0), ours=True))
+    agreements.drop_texts()
+    agreements.close()
+    agreements = Agreements(tmp_path / "state.db")
+    assert agreements.text("digest") == b"text"
+    agreements.displace("taken out", Displaced(pending, "merged"))
+    agreements.agree("/a", Agreed(replace(pending, version_id="ver_1"), Stat(1, 4, 0, 0), ours=False))
+    agreements.drop_texts()
+    assert agreements.text("digest") == b"text"
+    agreements.settle("taken out")
+    agreements.drop_texts()
+    assert agreements.text("digest") is None
     agreements.close()
 
 

@@ -19,9 +19,11 @@ from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 from app.mount.api import StoreApi
 from app.mount.content_cache import ContentCache
 from app.mount.engine import StoreEngine
+from app.mount.mirror.applier import Applier
 from app.mount.mirror.frontend import MirrorFrontEnd
+from app.mount.mirror.tree import Busy
 from tests.mount.engines import LABEL, Remote
-from tests.mount.mirror_support import eventually
+from tests.mount.mirror_support import eventually, files_below
 from tests.support.backends import Backend
 from tests.support.servers import Server, serve
 
@@ -45,11 +47,7 @@ class Shown:
         subprocess.run(["bash", "-ec", command], cwd=self.path, check=True, timeout=60)
 
     def files(self) -> dict[str, str]:
-        return files(self.path)
-
-
-def files(root: Path) -> dict[str, str]:
-    return {f"/{file.relative_to(root)}": file.read_text() for file in sorted(root.rglob("*")) if file.is_file()}
+        return files_below(self.path)
 
 
 @contextmanager
@@ -128,7 +126,7 @@ def test_a_conflict_keeps_both_texts(remote: Remote, tmp_path: Path) -> None:
         assert sorted(remote.texts().values()) == ["one\nmine\n", "one\ntheirs\n"]
 
 
-def test_two_mirrors_of_one_store_lose_no_line(remote: Remote, tmp_path: Path) -> None:
+def test_two_mirrors_of_one_store_lose_no_line_and_double_none(remote: Remote, tmp_path: Path) -> None:
     remote.create("/log.md", "start\n")
     with shown(remote, tmp_path, "left") as left, shown(remote, tmp_path, "right") as right:
 
@@ -144,8 +142,32 @@ def test_two_mirrors_of_one_store_lose_no_line(remote: Remote, tmp_path: Path) -
             writer.join()
         assert left.front.flush(60) == right.front.flush(60) == []
         eventually(lambda: left.files() == right.files() == remote.texts())
-        lines = "".join(remote.texts().values()).splitlines()
-    assert sorted(set(lines)) == sorted(["start", *(f"{name} {number}" for name in "lr" for number in range(25))])
+        assert list(remote.texts()) == ["/log.md"]
+        lines = remote.texts()["/log.md"].splitlines()
+    assert sorted(lines) == sorted(["start", *(f"{name} {number}" for name in "lr" for number in range(25))])
+
+
+def test_an_edit_made_before_the_merged_text_is_shown_is_merged_too(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts from a text that the server never had, and that no cache keeps."""
+
+    def cannot_yet(*_: object) -> None:
+        raise Busy
+
+    remote.create("/plan.md", OLD)
+    with shown(remote, tmp_path) as mirror:
+        plan = mirror.path / "plan.md"
+        with monkeypatch.context() as patched:
+            patched.setattr(Applier, "replace", cannot_yet)
+            with mirror.front._lock:
+                plan.write_text(f"{OLD}mine\n")
+                remote.update("/plan.md", f"theirs\n{OLD}")
+            eventually(lambda: remote.texts()["/plan.md"] == f"theirs\n{OLD}mine\n")
+            plan.write_text(f"{OLD}mine, and more\n")
+            eventually(lambda: remote.texts()["/plan.md"] == f"theirs\n{OLD}mine, and more\n")
+        eventually(lambda: mirror.files() == remote.texts())
+        assert list(remote.texts()) == ["/plan.md"]
 
 
 def test_what_was_written_while_the_server_was_away_is_saved_later(

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Mapping
 
 from app.mount.fuse import protocol
-from app.mount.fuse.protocol import FileType, Negotiated, Opcode, SetAttr
+from app.mount.fuse.negotiation import Negotiated
+from app.mount.fuse.protocol import FileType, Opcode, SetAttr
 from app.mount.fuse.requests import Handler, Reply, Request
 
 FIRST_FILE = 2

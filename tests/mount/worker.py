@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from app.mount.fuse import mounting, protocol
 from app.mount.fuse.device import Session
-from app.mount.fuse.protocol import Negotiated, Opcode
+from app.mount.fuse.negotiation import Negotiated
+from app.mount.fuse.protocol import Opcode
 from app.mount.fuse.requests import Reply, Request
 from app.mount.supervisor import Custody
 from tests.mount.tiny import TinyFilesystem

@@ -5,6 +5,7 @@ import stat
 import threading
 import time
 
+from app.mount.entries import Entry
 from app.mount.fuse import protocol
 from app.mount.fuse.answering import find_node, later
 from app.mount.fuse.handles import Handles
@@ -14,6 +15,7 @@ from app.mount.fuse.protocol import SetAttr
 from app.mount.fuse.requests import Reply, Request
 from app.mount.fuse.survival import Survival
 from app.mount.fuse.texts import Texts
+from app.mount.refusals import Offline, Refused
 
 STORE_MAX_BYTES = 100 << 20
 STORE_MAX_FILES = 10_000
@@ -21,6 +23,8 @@ STORE_MAX_FILES = 10_000
 BLOCK_BYTES = 4096
 
 XATTR_PREFIX = b"user.memstore."
+AUTHOR = XATTR_PREFIX + b"author"
+"""Not in listings: `cp -a` would ask the server for that of every file."""
 
 
 class Attributes:
@@ -39,10 +43,12 @@ class Attributes:
         return errno.ESTALE if node is None else self.tree.attributes_of(node)
 
     def setattr(self, request: Request) -> Reply:
-        """Size, times, mode and owner. A size that is set through no open file is saved at once."""
+        """Size, times, mode and owner. A size that is set through no open file is saved at once, or not set."""
         fields = protocol.SETATTR_IN.unpack_from(request.body)
         valid, _, number, size = fields[:4]
         node = find_node(self.tree, request.nodeid)
+        if self.texts.coherence.archived and not (isinstance(node, File) and node.scratch):
+            return errno.EROFS
         if not valid & SetAttr.SIZE:
             return self._set_plain(node, fields)
         if not isinstance(node, File):
@@ -55,17 +61,21 @@ class Attributes:
             if size and node.text is None and node.size:
                 return self.texts.when_loaded(request, node, resize)
             with self.tree.lock:
-                self.texts.truncate(node, size)
+                take_back = self.texts.truncate(node, size)
                 if handle is not None:
                     handle.unsaved = True
-            self._set_plain(node, fields)
-            if handle is None and not node.writers and not node.scratch:
-                return later(request, save) if threading.current_thread() is reader else save()
-            return self.tree.attributes_of(node)
+            if handle is not None or node.writers or node.scratch:
+                return self._set_plain(node, fields)
 
-        def save() -> Reply:
-            self.saver.save(node)  # nobody has it open, so no close will
-            return self.tree.attributes_of(node)
+            def save() -> Reply:
+                try:
+                    self.saver.save(node)  # nobody has it open, so no close will
+                except (Refused, Offline):
+                    take_back()
+                    raise
+                return self._set_plain(node, fields)
+
+            return later(request, save) if threading.current_thread() is reader else save()
 
         reader = threading.current_thread()
         return resize()
@@ -106,12 +116,20 @@ class Attributes:
         )
 
     def getxattr(self, request: Request) -> Reply:
-        """One of a memory's IDs."""
+        """One of a memory's IDs; or who wrote it, which the server is asked for."""
         size, _ = protocol.GETXATTR_IN.unpack_from(request.body)
         name = request.body[protocol.GETXATTR_IN.size : -1]
         if not name.startswith(XATTR_PREFIX):
             return errno.ENOTSUP
-        value = _extended(find_node(self.tree, request.nodeid)).get(name)
+        node = find_node(self.tree, request.nodeid)
+        if name == AUTHOR and (entry := _memory(node)) is not None:
+
+            def ask() -> Reply:
+                author = self.texts.engine.author(entry)
+                return errno.ENODATA if author is None else _sized(author.encode(), size)
+
+            return later(request, ask)
+        value = _extended(node).get(name)
         return errno.ENODATA if value is None else _sized(value, size)
 
     def listxattr(self, request: Request) -> Reply:
@@ -121,8 +139,12 @@ class Attributes:
         return _sized(b"".join(name + b"\0" for name in names), size)
 
 
+def _memory(node: AnyNode) -> Entry | None:
+    return (node.entry or node.parked) if isinstance(node, File) else None
+
+
 def _extended(node: AnyNode) -> dict[bytes, bytes]:
-    entry = (node.entry or node.parked) if isinstance(node, File) else None
+    entry = _memory(node)
     if entry is None:
         return {}
     values = {b"id": entry.memory_id, b"version": entry.version_id, b"sha256": entry.sha256}

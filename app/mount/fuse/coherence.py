@@ -5,6 +5,7 @@ it. A notification can wait for a request in the same directory that is still to
 that nothing else needs, never by the reading one or the engine's.
 """
 
+import errno
 import heapq
 import itertools
 import logging
@@ -17,7 +18,9 @@ from contextlib import contextmanager
 
 from app.mount.engine import StoreEngine
 from app.mount.entries import Change, Entry
+from app.mount.fuse.answering import failure
 from app.mount.fuse.device import Session
+from app.mount.fuse.known_refusals import KnownRefusals
 from app.mount.fuse.naming import is_showable
 from app.mount.fuse.nodes import Directory, File, Place, Tree
 
@@ -92,6 +95,9 @@ class Coherence:
         self.feed = "live"
         self.archived = False
         """The store takes no more texts, only removals."""
+        self.gone = False
+        """The store was deleted, or may not be read any more."""
+        self.refusals = KnownRefusals()
         self._loaded = False
         self._held: Counter[str] = Counter()
         self._held_whole = 0
@@ -115,6 +121,8 @@ class Coherence:
         with self.tree.lock:
             if not self._loaded:
                 return  # `load` asks for the view after the engine has started
+            if any(change.entry is None for change in changes):
+                self.refusals.forget()
             for change in changes:
                 if change.old_path is not None:
                     self._follow(change.old_path, change.path)
@@ -215,6 +223,15 @@ class Coherence:
         self.tree.detach(node, Place.REMOVED)
         self._tell(parent, node.name)
 
+    def give_up(self, file: File) -> None:
+        """Take away a file that can't be saved; the memory that it hid shows again. With the lock."""
+        path = self.tree.path(file)
+        if file.parked is not None:
+            path, file.parked = file.parked.path, None
+            self.parked.pop(path, None)
+        self.drop(file)
+        self._refresh(path)
+
     def _prune(self, directory: Directory) -> None:
         """Directories are there for memories; one made here stays."""
         while not directory.children and not directory.made_here and directory.parent is not None:
@@ -234,6 +251,15 @@ class Coherence:
         del self.parked[path]
         file.parked = None
         return entry is None
+
+    def check_takes_texts(self, *, is_new: bool) -> None:
+        """Raise the OSError with which saving a text would fail, as far as that is known: EROFS, ESTALE, or as above.
+
+        is_new: the text of a new memory.
+        """
+        if self.archived or self.gone:
+            raise failure(errno.EROFS if self.archived else errno.ESTALE)
+        self.refusals.check(is_new=is_new)
 
     # While something is done here.
 
@@ -285,7 +311,7 @@ class Coherence:
     def look_at_the_engine(self) -> None:
         """Whether the engine hears of changes, and the store takes texts. Not in the reading thread."""
         status = self.engine.status()
-        feed, self.archived = str(status["feed"]), bool(status["archived"])
+        feed, self.archived, self.gone = str(status["feed"]), bool(status["archived"]), bool(status["gone"])
         if (feed == "lost") != (self.feed == "lost"):
             with self.tree.lock:
                 self.tree.trust(UNSURE_SECONDS if feed == "lost" else TRUSTED_SECONDS)

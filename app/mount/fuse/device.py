@@ -10,7 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from app.mount.fuse import protocol
-from app.mount.fuse.protocol import Negotiated, Notify, Opcode, Wishes
+from app.mount.fuse.negotiation import Negotiated, Wishes, negotiate
+from app.mount.fuse.protocol import Notify, Opcode
 from app.mount.fuse.requests import DEFERRED, Deferred, Handler, Operations, Reply, Request
 
 log = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ class Session:
     # What the session answers itself.
 
     def _init(self, request: Request) -> Reply:
-        body, negotiated = protocol.negotiate(request.body, self._wishes)
+        body, negotiated = negotiate(request.body, self._wishes)
         if negotiated is not None:
             self.negotiated = negotiated
             self._operations.opened(negotiated)

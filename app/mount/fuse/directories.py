@@ -5,13 +5,14 @@ import os
 import stat
 
 from app.mount.fuse import protocol
-from app.mount.fuse.answering import failure, find_directory, later
+from app.mount.fuse.answering import find_directory, later
 from app.mount.fuse.naming import NAME_MAX, check_name, is_temporary
 from app.mount.fuse.nodes import AnyNode, Directory, File, Place
 from app.mount.fuse.renames import Renames
 from app.mount.fuse.requests import Reply, Request
 from app.mount.fuse.scratch_files import ScratchFiles
 from app.mount.fuse.survival import Survival
+from app.mount.refusals import Offline, Refused
 
 
 class Directories:
@@ -57,26 +58,29 @@ class Directories:
     # Making.
 
     def new_file(self, request: Request, parent: Directory, name: bytes, mode: int, flags: int) -> File:
-        """Make an empty file, for the mount alone so far. Raises OSError: EROFS (archived), or as `check_name`."""
+        """Make an empty file, for the mount alone so far. Raises OSError: as `check_name`, or if it can't be saved."""
         path = check_name(self.tree, parent, name)
-        if self.coherence.archived and not is_temporary(parent, name, flags, mode):
-            raise failure(errno.EROFS)
+        if not is_temporary(parent, name, flags, mode):
+            self.coherence.check_takes_texts(is_new=path not in self.coherence.parked)
         with self.tree.lock:
             hidden = self.coherence.parked.pop(path, None)
             file = self.tree.new_file()
             if hidden is not None:
                 # The real name after a backup was made of it: the memory goes on here.
                 file.entry, hidden.parked = hidden.parked, None
+                file.base_text = hidden.base_text
             file.text = bytearray()
             file.dirty = True
             file.edits = 1
             file.scratch = hidden is None and is_temporary(parent, name, flags, mode)
             _own(file, request, mode, parent)
             self.tree.attach(parent, name, file)
+            if hidden is not None:
+                self.survival.file(file)  # its text is empty, and not the memory's
         return file
 
     def mknod(self, request: Request) -> Reply:
-        """A file that nobody has open: it is saved at once."""
+        """A file that nobody has open: it is saved at once, or not made."""
         mode, *_ = protocol.MKNOD_IN.unpack_from(request.body)
         parent, name = find_directory(self.tree, request.nodeid), request.body[protocol.MKNOD_IN.size : -1]
         if not stat.S_ISREG(mode):
@@ -89,13 +93,21 @@ class Directories:
             return self.entry_out(file)
 
         def save() -> Reply:
-            self.saver.save(file)  # no close will
+            try:
+                self.saver.save(file)  # no close will
+            except (Refused, Offline):
+                with self.tree.lock:
+                    if file.place is Place.LINKED and not file.writers:
+                        self.coherence.give_up(file)
+                raise
             return self.entry_out(file)
 
         return later(request, save)
 
     def mkdir(self, request: Request) -> Reply:
         """A directory that is in the mount alone until there is a memory below it."""
+        if self.coherence.archived:
+            return errno.EROFS
         mode, _ = protocol.MKDIR_IN.unpack_from(request.body)
         parent, name = find_directory(self.tree, request.nodeid), request.body[protocol.MKDIR_IN.size : -1]
         path = check_name(self.tree, parent, name)

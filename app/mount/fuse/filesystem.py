@@ -22,9 +22,10 @@ from app.mount.fuse.device import Session
 from app.mount.fuse.directories import Directories
 from app.mount.fuse.handles import Handles
 from app.mount.fuse.listing import Listings
+from app.mount.fuse.negotiation import Negotiated, Wishes
 from app.mount.fuse.nodes import Tree
 from app.mount.fuse.opening import Opening
-from app.mount.fuse.protocol import Feature, Negotiated, Opcode, Wishes
+from app.mount.fuse.protocol import Feature, Opcode
 from app.mount.fuse.renames import Renames
 from app.mount.fuse.requests import Handler, Reply, Request
 from app.mount.fuse.saving import Saver
@@ -72,7 +73,6 @@ class FileSystem:
         self._directories = Directories(self.renames, self._scratch_files, self._survival)
         self._opening = Opening(self.handles, self._texts, self._directories, self._scratch_files, self._survival)
         self._restored = False
-        self._gone = threading.Event()
         engine.on_change = self.coherence.on_change
         engine.on_feed = self.coherence.on_feed
         self.handlers: Mapping[int, Handler] = self._handlers()
@@ -133,8 +133,7 @@ class FileSystem:
             settle_restored(self.tree, self.engine.get)
         self.coherence.load()
         if keeper is not None:
-            with self.tree.lock:
-                self._survival.begin(keeper)
+            self._survival.begin(keeper)
         self.housekeeper.start()
         self.housekeeper.soon(self.coherence.look_at_the_engine)
         session.start()
@@ -152,8 +151,7 @@ class FileSystem:
 
     def state(self) -> bytes:
         """What `restore` needs, as it is now. A keeper has it at any moment, also after a crash."""
-        with self.tree.lock:
-            return self._survival.state()
+        return self._survival.state()
 
     def restore(self, state: bytes) -> None:
         """Go on where an earlier worker with this state ended: before `start`.
@@ -162,6 +160,10 @@ class FileSystem:
         """
         restore(state, self.tree, self.handles, self.coherence)
         self._restored = True
+
+    def end_for_good(self) -> None:
+        """Write nothing more for a successor: there will be none."""
+        self._survival.end()
 
     def stop(self) -> None:
         """End what runs beside the session, which has ended."""
@@ -202,7 +204,6 @@ class FileSystem:
 
     def closed(self) -> None:
         """See Operations."""
-        self._gone.set()
 
     def forget(self, nodeid: int, nlookup: int) -> None:
         """See Operations."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from app.mount.refusals import MountError
 
 DEVICE = "/dev/fuse"
+CONNECTIONS = "/sys/fs/fuse/connections"
+"""Where the kernel's list of FUSE connections is, if the system mounts it."""
 SUBTYPE = "memstore"
 """Mounts of ours have the type `fuse.memstore` in mount tables."""
 ROOT_SOURCE = "memstore"
@@ -171,17 +173,32 @@ def is_dead(target: str) -> bool:
     Waits for an answer as long as a process, be it a supervisor or one that hangs, has the mount's descriptor.
     """
     try:
-        os.stat(target)
+        os.statvfs(target)  # unlike stat, never answered from the kernel's cache
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
 
 
-def abort(mounted: Mounted) -> None:
+def connection(fd: int) -> int | None:
+    """The number of the connection behind a /dev/fuse descriptor, for `abort`; None if there is none (any more)."""
+    with open(f"/proc/self/fdinfo/{fd}") as lines:
+        return next((int(line.split()[1]) for line in lines if line.startswith("fuse_connection:")), None)
+
+
+def abort(number: int) -> None:
     """End a mount's connection by force: whoever waits for it gets ECONNABORTED or ENOTCONN. Raises OSError.
 
     It also frees what can't be killed: a process that died with a file of its own mount open.
+
+    number: of the connection, which is the minor number of the mount's device.
     """
+    try:
+        # Where the system has it mounted, also the user who made the mount may.
+        with open(f"{CONNECTIONS}/{number}/abort", "wb") as file:
+            file.write(b"1")
+        return
+    except FileNotFoundError:
+        pass
     context = _fsopen("fusectl")
     try:
         _fsconfig(context, FSCONFIG_CREATE)
@@ -189,7 +206,7 @@ def abort(mounted: Mounted) -> None:
     finally:
         os.close(context)
     try:
-        fd = os.open(f"{mounted.device_minor}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=connections)
+        fd = os.open(f"{number}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=connections)
         try:
             os.write(fd, b"1")
         finally:
@@ -221,7 +238,7 @@ def _is_gone(mounted: Mounted, patience: float | None) -> bool:
     asking.start()
     asking.join(patience)
     if asking.is_alive():
-        abort(mounted)
+        abort(mounted.device_minor)
         asking.join()
         return True
     return found[0]

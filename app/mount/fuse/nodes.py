@@ -83,6 +83,7 @@ class File(Node):
     """A memory's text, or a file that is none (yet)."""
 
     __slots__ = (
+        "base_text",
         "dirty",
         "edits",
         "entry",
@@ -104,6 +105,8 @@ class File(Node):
         """What the text was based on; None: no memory has been made of it."""
         self.text: bytes | bytearray | None = None
         """None: the content of `entry`, which the engine has. A bytearray while it may be written."""
+        self.base_text: bytes | None = None
+        """The content of `entry` where the server may never have it, kept while somebody may build on it."""
         self.dirty = False
         """The text is not what `entry` says, or there is no entry."""
         self.edits = 0

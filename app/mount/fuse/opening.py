@@ -50,7 +50,8 @@ class Opening:
         existing = file
 
         def open_it() -> Reply:
-            return self.directories.entry_out(existing) + self._open(existing, flags, request)
+            opened = self._open(existing, flags, request)
+            return self.directories.entry_out(existing) + opened
 
         return self._prepared(request, file, flags, open_it)
 
@@ -61,29 +62,39 @@ class Opening:
         flags, _ = _OPEN(request.body)
         file = find_file(self.tree, request.nodeid)
         if flags & os.O_ACCMODE == os.O_RDONLY:
-            number = self.handles.open(file, writable=False, request=request)
-            self.survival.opened(number, self.handles.table[number])
-            return protocol.open_out(number, OpenFlag.KEEP_CACHE | OpenFlag.NOFLUSH)
+            return self._open(file, flags, request)
         if self.tree.read_only:
             return errno.EROFS
         return self._prepared(request, file, flags, lambda: self._open(file, flags, request))
 
     def _prepared(self, request: Request, file: File, flags: int, open_it: Work) -> Reply:
         """Open for writing with the text in memory, so that no write has to wait for it."""
-        if self.coherence.archived and not file.scratch:
-            return errno.EROFS
+        if not file.scratch:
+            self.coherence.check_takes_texts(is_new=False)
         if flags & os.O_TRUNC or flags & os.O_ACCMODE == os.O_RDONLY:
             return open_it()
+        self._check_current(file)
         return self.texts.when_loaded(request, file, open_it)
+
+    def _check_current(self, file: File) -> None:
+        with self.tree.lock:
+            if not self.saver.keep_base(file):
+                raise failure(errno.ESTALE)  # the kernel looks the name up again
 
     def _open(self, file: File, flags: int, request: Request) -> bytes:
         writable = flags & os.O_ACCMODE != os.O_RDONLY
+        answer = OpenFlag.KEEP_CACHE if writable else OpenFlag.KEEP_CACHE | OpenFlag.NOFLUSH
         with self.tree.lock:
+            # The kernel may still name the node that had the path before.
+            if (file.writers if writable else file.handles) == 0 and self.saver.catch_up(file):
+                answer &= ~OpenFlag.KEEP_CACHE
             if writable and flags & os.O_TRUNC:
                 self.texts.truncate(file, 0)
+            elif not self.saver.keep_base(file):
+                raise failure(errno.ESTALE)  # the kernel looks the name up again
             number = self.handles.open(file, writable=writable, request=request)
             self.survival.opened(number, self.handles.table[number])
-        return protocol.open_out(number, OpenFlag.KEEP_CACHE | (OpenFlag(0) if writable else OpenFlag.NOFLUSH))
+        return protocol.open_out(number, answer)
 
     # Closing.
 
@@ -136,7 +147,7 @@ class Opening:
             if handle.writable and file.writers == 0 and file.poison:
                 self.texts.roll_back(file)
             if file.handles == 0 and not file.dirty and file.entry is not None:
-                file.text = None
+                file.text = file.base_text = None
         if not file.dirty or file.writers or file.place is Place.REMOVED:
             return None
         if file.scratch:

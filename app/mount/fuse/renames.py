@@ -95,6 +95,7 @@ class Renames:
                     file.parked = None
         elif file.entry is not None:
             self.engine.remove(file.entry)
+        self.coherence.refusals.forget()
 
     def unlink(self, file: File) -> None:
         """Take the file from its name. With the lock."""
@@ -142,6 +143,13 @@ class Renames:
         hidden = self.coherence.parked.get(path)
         return hidden.parked if hidden is not None else None
 
+    def _replaced_text(self, target: File | None, path: str) -> bytes | None:
+        """The text of that memory where the server may never have it. With the lock."""
+        if target is not None:
+            self.saver.keep_base(target)
+        file = target if target is not None else self.coherence.parked.get(path)
+        return file.base_text if file is not None else None
+
     def _claim(self, path: str) -> None:
         """The memory that was hidden at the path has its name again; the backup of it is on its own."""
         with self.tree.lock:
@@ -159,6 +167,7 @@ class Renames:
         self.saver.load(source)
         with self.tree.lock:
             assert source.text is not None
+            self.saver.keep_base(source)
             source.parked, source.entry = source.entry, None
             source.scratch = source.dirty = True
             self.coherence.parked[source.parked.path] = source
@@ -191,7 +200,8 @@ class Renames:
         with self.tree.lock:
             assert source.text is not None
             data, edits = bytes(source.text), source.edits
-        entry = self.saver.checked_save(new_path, data, self._replaced(target, new_path))
+            base_text = self._replaced_text(target, new_path)
+        entry = self.saver.checked_save(new_path, data, self._replaced(target, new_path), base_text=base_text)
         self._claim(new_path)
         with self.tree.lock:
             # First: a successor that finds it under its new name must know that it is a memory.

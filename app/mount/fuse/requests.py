@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
 from app.mount.fuse import protocol
-from app.mount.fuse.protocol import Negotiated
+from app.mount.fuse.negotiation import Negotiated
 
 
 class Deferred:

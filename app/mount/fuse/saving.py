@@ -76,12 +76,56 @@ class Saver:
         while file.text is None:
             entry = file.entry
             assert entry is not None, "a file without a memory has its text in memory"
-            data = self.engine.at_hand(entry)
+            data = self.at_hand(file)
             if data is None:
                 data = self.engine.fetch(entry)
             with self.tree.lock:
                 if file.text is None and file.entry is entry:
                     file.text = data
+
+    def fetched(self, file: File) -> bytes:
+        """The file's text now, which nobody is to write. Raises Refused or Offline."""
+        while True:
+            text, entry = file.text, file.entry
+            if text is not None:
+                return bytes(text)
+            assert entry is not None, "a file without a memory has its text in memory"
+            data = self.at_hand(file)
+            if data is None:
+                data = self.engine.fetch(entry)
+            if file.entry is entry:
+                return data
+
+    def at_hand(self, file: File) -> bytes | None:
+        """The content of the file's entry, if no network is needed for it; nothing if there is no entry."""
+        entry, base_text = file.entry, file.base_text
+        if entry is None:
+            return b""
+        if base_text is not None and _is_content(base_text, entry):
+            return base_text
+        return self.engine.at_hand(entry)
+
+    def keep_base(self, file: File) -> bool:
+        """Keep the text that somebody begins with, if nobody else may have it later. With the lock.
+
+        False: nobody has it now, it was merged with others' a moment ago; the path shows what came of it.
+        """
+        if file.dirty or file.entry is None or self.engine.is_stored(file.entry):
+            return True
+        path = self.tree.path(file)
+        current = self.engine.get(path) if file.place is Place.LINKED else None
+        if current is not None and current.sha256 == file.entry.sha256:
+            file.entry = current  # on the server since it was saved here
+            if self.engine.is_stored(current):
+                return True
+        text = self.at_hand(file) if file.text is None else bytes(file.text)
+        if text is None:
+            self.coherence.show(path)
+            return False
+        if text != file.base_text:
+            file.base_text = text
+            self.on_saved(file)
+        return True
 
     def save(self, file: File, *, durable: bool = False) -> None:
         """Save the file's text, if there is something to save.
@@ -117,26 +161,40 @@ class Saver:
         with self.tree.lock:
             assert file.text is not None
             data, base, edits = bytes(file.text), file.entry, file.edits
+            base_text = file.base_text
         try:
-            result = self.checked_save(path, data, base, durable=durable)
+            result = self.checked_save(path, data, base, base_text=base_text, durable=durable)
         except Refused as refusal:
             with self.tree.lock:
                 file.refused = refusal.message
                 if refusal.errno == errno.ESTALE:
-                    self._give_way(file, path)
+                    self._give_way(file, path, data, edits)
             if refusal.errno == errno.EROFS:
                 self.coherence.on_feed("")  # archived meanwhile?
             raise
         with self.tree.lock:
             self.settle(file, data, edits, result)
 
-    def checked_save(self, path: str, data: bytes, base: Entry | None, *, durable: bool = False) -> Entry:
-        """What the engine's `save` returns, for a text that is one. Raises Refused or Offline."""
+    def checked_save(
+        self, path: str, data: bytes, base: Entry | None, *, base_text: bytes | None = None, durable: bool = False
+    ) -> Entry:
+        """What the engine's `save` returns, for a text that is one. Raises Refused or Offline.
+
+        base_text: passed on if it is the content of `base`.
+        """
+        if base_text is not None and (base is None or not _is_content(base_text, base)):
+            base_text = None
         try:
             data.decode()
         except UnicodeDecodeError as error:
             raise Refused(errno.EILSEQ, f"not UTF-8 at byte {error.start:,}") from None
-        return self.engine.save(path, data, base, durable=durable)
+        try:
+            entry = self.engine.save(path, data, base, base_text=base_text, durable=durable)
+        except Refused as refusal:
+            self.coherence.refusals.note(refusal)
+            raise
+        self.coherence.refusals.forget()
+        return entry
 
     def settle(self, file: File, data: bytes, edits: int, result: Entry) -> None:
         """The file's text of the time when it had had `edits` is saved as `result`. With the lock.
@@ -150,7 +208,8 @@ class Saver:
             self.coherence.show(result.path)  # somebody renamed the memory meanwhile
         merged = result.sha256 != digest
         # What this node's text is based on stays its own: whatever is written on top of it is merged from there.
-        file.entry = dataclasses.replace(result, sha256=digest, size=len(data), version_id=None) if merged else result
+        file.entry = _own(result, digest, data) if merged else result
+        file.base_text = None if self.engine.is_stored(file.entry) else data
         if file.edits == edits:
             file.dirty = False
             if merged:
@@ -158,7 +217,7 @@ class Saver:
             elif file.place is Place.REPLACED:
                 self._take_back(file)
             if file.handles == 0:
-                file.text = None
+                file.text = file.base_text = None
         self.on_saved(file)
 
     def _succeed(self, file: File, entry: Entry) -> None:
@@ -185,10 +244,16 @@ class Saver:
             return file
         return at if isinstance(at, File) else None
 
-    def _give_way(self, file: File, path: str) -> None:
-        """The server's text stays at the path; ours was kept beside, or refused. With the lock."""
+    def _give_way(self, file: File, path: str, data: bytes, edits: int) -> None:
+        """The server's text stays at the path; ours was kept beside, or refused. With the lock.
+
+        What is written on top of ours is an edit of its own.
+        """
         current = self.engine.get(path)
-        file.dirty = False
+        if current is not None:
+            file.entry, file.base_text = _own(current, hashlib.sha256(data).hexdigest(), data), data
+        if file.edits == edits:
+            file.dirty = False
         self.on_saved(file)
         if file.place is not Place.LINKED:
             return
@@ -198,21 +263,24 @@ class Saver:
             self.coherence.put(file, current)
             file.merged = True
 
-    def catch_up(self, file: File) -> None:
-        """Before a write to a file whose text was merged: take over what the path has now. With the lock.
+    def catch_up(self, file: File) -> bool:
+        """Take over what the path has now, if this file's text was merged into it; whether that is so. With the lock.
 
-        If that is not at hand, the write goes on top of the old text, and is merged again.
+        Not for a writer that goes on where it was: its offsets are those of the old text. What it writes goes on top
+        of that, and is merged again; so does everything if the new text is not at hand.
         """
-        file.merged = False
+        if not file.merged or file.dirty:
+            return False
         at = file.parent.children.get(file.name) if file.parent is not None else None
         if not isinstance(at, File) or at is file or at.dirty or at.entry is None:
-            return
-        text = at.text if at.text is not None else self.engine.at_hand(at.entry)
+            return False
+        text = at.text if at.text is not None else self.at_hand(at)
         if text is None:
-            return
-        file.text, file.entry = bytearray(text), at.entry
+            return False
+        file.text, file.entry, file.base_text, file.merged = bytearray(text), at.entry, at.base_text, False
         self.coherence.put_back(file, at)
         self.coherence.tell_text(file)
+        return True
 
     def keep(self, file: File) -> None:
         """Save a scratch file that stayed: it was no program's scratch file after all. Raises Refused or Offline."""
@@ -263,3 +331,12 @@ class Saver:
                 with self.tree.lock, contextlib.suppress(UnicodeDecodeError):
                     failed.append(self.tree.path(file))
         return failed
+
+
+def _is_content(text: bytes, entry: Entry) -> bool:
+    return hashlib.sha256(text).hexdigest() == entry.sha256
+
+
+def _own(entry: Entry, sha256: str, data: bytes) -> Entry:
+    """The memory of an entry with a text that the server may never have had."""
+    return dataclasses.replace(entry, sha256=sha256, size=len(data), version_id=None)

@@ -8,6 +8,7 @@ them, takes everything that is saved from the engine, and answers on.
 import hashlib
 import marshal
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -78,12 +79,27 @@ def _of_node(node: AnyNode) -> Record:
         return *common, node.made_here
     return (
         *common, _of_entry(node.entry), node.dirty, node.scratch, _of_entry(node.parked), node.poison, node.refused,
-        node.merged,
+        node.merged, node.base_text,
     )  # fmt: skip
 
 
+def _with_text(node: AnyNode) -> list[Record]:
+    # The text is looked at first: who makes it an unsaved one after that writes it down himself.
+    text = node.text if isinstance(node, File) and node.dirty else None
+    return [_of_node(node)] if text is None else [_of_node(node), (_TEXT, node.id, bytes(text))]
+
+
+def _of_handle(number: int, handle: Handle) -> Record:
+    return _OPENED, number, handle.file.id, handle.writable, handle.opener, handle.request
+
+
 class Survival:
-    """Writes down what happens to one mount. Every method is cheap, and does nothing without a keeper."""
+    """Writes down what happens to one mount. Every method is cheap, and does nothing without a keeper.
+
+    Called from any thread. What is written down is what is so at that moment, and one thread writes at a time: so
+    the last that is written of a node is never older than what was written before, and nothing falls between what
+    is written anew and what follows it.
+    """
 
     def __init__(self, tree: Tree, handles: Handles) -> None:
         self._tree = tree
@@ -91,23 +107,31 @@ class Survival:
         self._keeper: Keeper | None = None
         self._appended = 0
         self._limit = COMPACT_BYTES
+        self._lock = threading.Lock()
+        """Taken after the tree's, by those who hold that."""
 
     def begin(self, keeper: Keeper) -> None:
         """Write everything down, and from now on what changes."""
-        self._keeper = keeper
-        self._compact()
+        with self._lock:
+            self._keeper = keeper
+            self._compact(keeper)
+
+    def end(self) -> None:
+        """Write nothing more: there will be no successor."""
+        with self._lock:
+            self._keeper = None
 
     def state(self) -> bytes:
-        """All that is to be known now. With the tree's lock."""
+        """All that is to be known now."""
+        with self._lock:
+            return self._state()
+
+    def _state(self) -> bytes:
         records: list[Record] = []
         for node in list(self._tree.nodes.values()):
-            if not self._matters(node):
-                continue
-            records.append(_of_node(node))
-            if isinstance(node, File) and node.dirty and node.text is not None:
-                records.append((_TEXT, node.id, bytes(node.text)))
-        for number, handle in self._handles.table.items():
-            records.append((_OPENED, number, handle.file.id, handle.writable, handle.opener, handle.request))
+            if self._matters(node):
+                records += _with_text(node)
+        records += [_of_handle(number, handle) for number, handle in list(self._handles.table.items())]
         return _pack(records)
 
     @staticmethod
@@ -117,62 +141,54 @@ class Survival:
             return True
         return node.made_here if isinstance(node, Directory) else node.dirty or node.handles > 0
 
-    def _append(self, *records: Record) -> None:
-        assert self._keeper is not None
+    def _append(self, record: Callable[[], Iterable[Record]]) -> None:
+        if self._keeper is not None:
+            with self._lock:
+                self._write(list(record()))
+
+    def _write(self, records: list[Record]) -> None:
+        keeper = self._keeper
+        if keeper is None or not records:
+            return
         piece = _pack(records)
-        self._keeper.append(piece)
+        keeper.append(piece)
         self._appended += len(piece)
         if self._appended > self._limit:
-            self._compact()
+            self._compact(keeper)
 
-    def _compact(self) -> None:
-        assert self._keeper is not None
-        state = self.state()
-        self._keeper.save(state)
+    def _compact(self, keeper: Keeper) -> None:
+        state = self._state()
+        keeper.save(state)
         self._appended = 0
         self._limit = max(COMPACT_BYTES, 2 * len(state))
 
     def nodes(self, nodes: Iterable[AnyNode]) -> None:
         """These have changed, or the kernel is about to learn of them."""
-        if self._keeper is not None:
-            self._append(*map(_of_node, nodes))
+        self._append(lambda: map(_of_node, nodes))
 
     def node(self, node: AnyNode) -> None:
         """It has changed, or the kernel is about to learn of it."""
-        if self._keeper is not None and self._matters(node):
-            self._append(_of_node(node))
+        self._append(lambda: [_of_node(node)] if self._matters(node) else [])
 
     def file(self, file: File) -> None:
-        """It is something else than it was: saved, a backup, a memory again."""
-        if file.dirty:
-            self.text(file)
-        else:
-            self.node(file)
-
-    def text(self, file: File) -> None:
-        """Its whole text is another."""
-        if self._keeper is not None:
-            self._append(_of_node(file), (_TEXT, file.id, bytes(file.text or b"")))
+        """It is something else than it was: saved, a backup, a memory again; or its whole text is another."""
+        self._append(lambda: _with_text(file) if self._matters(file) else [])
 
     def written(self, file: File, offset: int, data: bytes) -> None:
         """A piece was written over a text that is known."""
-        if self._keeper is not None:
-            self._append((_WRITTEN, file.id, offset, data))
+        self._append(lambda: [(_WRITTEN, file.id, offset, data)])
 
     def forgotten(self, node: AnyNode) -> None:
         """The kernel does not know the node any more."""
-        if self._keeper is not None and not self._matters(node):
-            self._append((_FORGOTTEN, node.id))
+        self._append(lambda: [] if self._matters(node) else [(_FORGOTTEN, node.id)])
 
     def opened(self, number: int, handle: Handle) -> None:
         """A handle is new."""
-        if self._keeper is not None:
-            self._append((_OPENED, number, handle.file.id, handle.writable, handle.opener, handle.request))
+        self._append(lambda: [_of_handle(number, handle)])
 
     def closed(self, number: int) -> None:
         """A handle is gone."""
-        if self._keeper is not None:
-            self._append((_CLOSED, number))
+        self._append(lambda: [(_CLOSED, number)])
 
 
 def restore(state: bytes, tree: Tree, handles: Handles, coherence: Coherence) -> None:
@@ -226,7 +242,7 @@ def _make(tree: Tree, number: int, fields: Record) -> AnyNode:
         (directory.made_here,) = rest
         return directory
     file = File(number, 0, tree.uid, tree.gid)
-    entry, file.dirty, file.scratch, parked, file.poison, file.refused, file.merged = rest
+    entry, file.dirty, file.scratch, parked, file.poison, file.refused, file.merged, file.base_text = rest
     file.entry, file.parked = _to_entry(entry), _to_entry(parked)
     return file
 
@@ -243,6 +259,8 @@ def _place(tree: Tree, node: AnyNode, fields: Record) -> None:
 
 
 def _fill(file: File, text: bytearray | None, coherence: Coherence) -> None:
+    if file.dirty and text is None and file.entry is not None:
+        file.dirty = False  # the first write to it was in hand, and will be sent again
     if file.dirty:
         file.text, file.edits = text if text is not None else bytearray(), 1
     if file.parked is not None:

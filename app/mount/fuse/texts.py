@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
 
 from app.contract.limits import CONTENT_MAX_BYTES
 from app.mount.fuse import protocol
@@ -37,7 +38,7 @@ class Texts:
         """Do `work` when the file's text is in memory: now, or after it has been fetched."""
         if file.text is None:
             entry = file.entry
-            text = self.engine.at_hand(entry) if entry is not None else b""
+            text = self.saver.at_hand(file)
             if text is None:
 
                 def fetch() -> Reply:
@@ -51,21 +52,14 @@ class Texts:
         return work()
 
     def read(self, request: Request) -> Reply:
-        """A piece of the text, from memory if it is there."""
+        """A piece of the text. What nobody is to write stays in the engine's cache alone, which is bounded."""
         _, offset, size, *_ = _READ(request.body)
         file = find_file(self.tree, request.nodeid)
         text = file.text
         if text is None:
-            entry = file.entry
-            text = self.engine.at_hand(entry) if entry is not None else b""
+            text = self.saver.at_hand(file)
             if text is None:
-
-                def fetch() -> Reply:
-                    self.saver.load(file)
-                    assert file.text is not None
-                    return bytes(file.text[offset : offset + size])
-
-                return later(request, fetch)
+                return later(request, lambda: self.saver.fetched(file)[offset : offset + size])
         if offset == 0 and len(text) <= size:
             return bytes(text)
         return bytes(text[offset : offset + size])
@@ -81,7 +75,7 @@ class Texts:
             return self.when_loaded(request, file, lambda: self.write(request))
         data = body[protocol.WRITE_IN.size : protocol.WRITE_IN.size + size]
         with self.tree.lock:
-            if file.merged:
+            if flags & os.O_APPEND and file.writers == 1:
                 self.saver.catch_up(file)
             text = file.text
             if not isinstance(text, bytearray):
@@ -111,22 +105,37 @@ class Texts:
             if was_dirty:
                 self.survival.written(file, offset, data)
             else:
-                self.survival.text(file)
+                self.survival.file(file)
         return protocol.write_out(size)
 
-    def truncate(self, file: File, size: int) -> None:
-        """Cut or lengthen the text, which is in memory unless it is cut to nothing. With the lock."""
-        if file.merged:
+    def truncate(self, file: File, size: int) -> Callable[[], None]:
+        """Cut or lengthen the text, which is in memory unless it is cut to nothing. With the lock.
+
+        Returns what undoes it if it can't be saved; to be called without the lock.
+        """
+        if file.writers == 0:
             self.saver.catch_up(file)
+        self.saver.keep_base(file)
+        before = file.text, file.dirty, file.refused, file.mtime_ns
+
+        def take_back() -> None:
+            with self.tree.lock:
+                if file.dirty:  # else the path has another text by now
+                    file.text, file.dirty, file.refused, file.mtime_ns = before
+                    if file.handles == 0 and not file.dirty:
+                        file.text = file.base_text = None
+                    self._changed_back(file)
+
         if file.size == size:
             self.tree.touch(file)  # the kernel leaves it to us for a descriptor, whether the size changes or not
-            return
+            return take_back
         text = bytearray() if file.text is None else bytearray(file.text)
         del text[size:]
         text.extend(bytes(size - len(text)))
         file.text = text
         _edited(file)
-        self.survival.text(file)
+        self.survival.file(file)
+        return take_back
 
     def limit(self, file: File) -> int:
         """Bytes that the file may hold."""
@@ -142,13 +151,19 @@ class Texts:
         file.poison = 0
         if file.place is Place.REMOVED:
             return
-        if file.entry is None:
-            self.coherence.drop(file)
+        if file.entry is not None:
+            file.text, file.dirty = None, False
+        elif file.parked is not None and (text := self.engine.at_hand(file.parked)) is not None:
+            file.text = text
+        else:
+            self.coherence.give_up(file)
             return
-        file.text, file.dirty = None, False
+        self._changed_back(file)
+
+    def _changed_back(self, file: File) -> None:
         file.edits += 1
         file.reply = None
-        self.survival.node(file)
+        self.survival.file(file)
         self.coherence.tell_text(file)
 
 

@@ -6,7 +6,7 @@ It tells an edit from a change by somebody else, also when the edit was made whi
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,10 @@ CREATE TABLE IF NOT EXISTS displaced (  -- files that a remote change took out o
   entry TEXT NOT NULL,                  -- what the file held then
   replacement TEXT NOT NULL             -- digest of the content that went in for it; empty: it was deleted
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS text (  -- what files show that no version may have: it was merged on its way
+  sha256 TEXT PRIMARY KEY,
+  content BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS root (device INTEGER NOT NULL, inode INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS boot (id TEXT NOT NULL);  -- of the machine: another one may follow a power cut
 """
@@ -53,8 +57,11 @@ class Agreements(Mapping[str, Agreed]):
     """The agreements of one mirror, by path. Changes are on disk after `commit`; not thread-safe."""
 
     def __init__(self, file: Path) -> None:
+        self._file = file
+        self._has_leftovers = False
         self._database = sqlite3.connect(file, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA secure_delete=ON")  # nothing stays of a path or text that is past
         # A killed process loses nothing, and a power cut is dealt with as such (`is_another_boot`).
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_SCHEMA)
@@ -66,13 +73,27 @@ class Agreements(Mapping[str, Agreed]):
         self._directories: dict[str, int] = dict(self._database.execute("SELECT path, inode FROM directory"))
 
     def close(self) -> None:
-        """Commit and close."""
+        """Commit and close. Nothing stays on disk if nothing is agreed on any more."""
+        is_needed = bool(self._agreed or self.displaced())
         self.commit()
-        self._database.close()
+        self._database.close()  # this empties the write-ahead log, too
+        if not is_needed:
+            self._file.unlink(missing_ok=True)
 
     def commit(self) -> None:
         """Keep what was changed."""
         self._database.commit()
+
+    def let_go(self) -> None:
+        """Have nothing on disk of what was forgotten: the write-ahead log has it until it is emptied."""
+        if self._has_leftovers:
+            self._database.commit()
+            busy, *_ = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._has_leftovers = bool(busy)
+
+    def _delete(self, statement: str, values: Iterable[str]) -> None:
+        deleted = self._database.executemany(statement, [(value,) for value in values]).rowcount
+        self._has_leftovers = self._has_leftovers or deleted > 0
 
     def __getitem__(self, path: str) -> Agreed:
         return self._agreed[path]
@@ -94,11 +115,34 @@ class Agreements(Mapping[str, Agreed]):
     def forget(self, path: str) -> None:
         """Nothing is agreed on this path any more."""
         if self._agreed.pop(path, None) is not None:
-            self._database.execute("DELETE FROM agreed WHERE path = ?", (path,))
+            self._delete("DELETE FROM agreed WHERE path = ?", [path])
 
     def below(self, directory: str) -> list[str]:
         """The agreed paths below a directory."""
         return [path for path in self._agreed if path.startswith(directory + "/")]
+
+    def keep_text(self, sha256: str, content: bytes) -> None:
+        """Keep a text that the server may not have, as long as an agreement or a displaced file is about it.
+
+        The next edit of the file starts from it: without it nobody could tell what is new in that edit.
+        """
+        self._database.execute("INSERT OR IGNORE INTO text VALUES (?, ?)", (sha256, content))
+
+    def text(self, sha256: str) -> bytes | None:
+        """A text that was kept."""
+        row = self._database.execute("SELECT content FROM text WHERE sha256 = ?", (sha256,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def drop_texts(self) -> None:
+        """Let go of the texts that nothing is about any more, or that the server has."""
+        kept = {sha256 for (sha256,) in self._database.execute("SELECT sha256 FROM text")}
+        if not kept:
+            return
+        needed = {displaced.entry.sha256 for displaced in self.displaced().values()}
+        needed |= {
+            agreed.entry.sha256 for agreed in self._agreed.values() if agreed.ours or agreed.entry.version_id is None
+        }
+        self._delete("DELETE FROM text WHERE sha256 = ?", kept - needed)
 
     @property
     def root(self) -> Root | None:
@@ -138,7 +182,7 @@ class Agreements(Mapping[str, Agreed]):
         """These are there, and no others."""
         for path in [path for path in self._directories if path not in directories]:
             del self._directories[path]
-            self._database.execute("DELETE FROM directory WHERE path = ?", (path,))
+            self._delete("DELETE FROM directory WHERE path = ?", [path])
         self.add_directories(directories)
 
     def displace(self, name: str, displaced: Displaced) -> None:
@@ -156,7 +200,7 @@ class Agreements(Mapping[str, Agreed]):
 
     def settle(self, name: str) -> None:
         """The file beside the tree is dealt with."""
-        self._database.execute("DELETE FROM displaced WHERE name = ?", (name,))
+        self._delete("DELETE FROM displaced WHERE name = ?", [name])
 
 
 def _entry_json(entry: Entry) -> str:

@@ -95,8 +95,8 @@ class Applier:
         try:
             os.rmdir(name, dir_fd=directory)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT):
-                raise
+            if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+                raise  # gone meanwhile, or another thing by now: the next look sees what
             raise InTheWay("a directory that is not empty has its name") from None
         return self.create(entry, data)
 

@@ -121,7 +121,7 @@ class MirrorFrontEnd:
         notes = self._reconciler.notes
         refused = [
             {"path": _showable(path), "reason": only.refused.message, "errno": only.refused.errno}
-            for path, only in sorted(notes.refused.items())
+            for path, only in sorted(dict(notes.refused).items())
         ]
         known = {one["path"] for one in refused}
         return {
@@ -130,7 +130,7 @@ class MirrorFrontEnd:
             "refused": refused + [one for one in self._engine.status().get("refused", []) if one["path"] not in known],
             "unsaved": _with_reasons(notes.unsaved),
             "waiting": _with_reasons(notes.waiting),
-            "reverted": [{"path": _showable(path), "at": at} for path, at in sorted(notes.reverted.items())],
+            "reverted": [{"path": _showable(path), "at": at} for path, at in sorted(dict(notes.reverted).items())],
             "restored_at": self._require_sync().restored_at,
         }
 
@@ -211,7 +211,7 @@ class MirrorFrontEnd:
                 try:
                     sync.turn()
                 except Exception:  # the mirror goes on
-                    _log.exception("mirror of %s", self._target)
+                    _log.exception("the mirror of store %s", self._engine.status().get("memory_store_id"))
                     sync.failed()
 
     def _wait(self, seconds: float) -> None:

@@ -99,7 +99,7 @@ class Moves:
         try:
             self._applier.move(agreed.entry, entry)
         except (OSError, InTheWay) as error:
-            _log.info("%s does not follow its memory to %s: %s", old, entry.path, error)
+            _log.info("a file does not follow its memory to another path: %s", type(error).__name__)
             return
         self._agreements.forget(old)
         base = replace(agreed.entry, path=entry.path)

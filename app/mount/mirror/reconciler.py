@@ -75,7 +75,7 @@ class Reconciler:
         except Busy:
             self.notes.busy.add(path)
             return _BUSY_SECONDS
-        except (Edited, FileNotFoundError):
+        except (Edited, FileNotFoundError, NotADirectoryError):  # not what it was a moment ago
             self.notes.suspects.add(path)
             return _NOW
         except InTheWay as error:
@@ -241,7 +241,7 @@ class Reconciler:
         try:
             self._engine.remove(agreed.entry)
         except Refused as refused:
-            _log.warning("the delete of %s was refused: %s", path, refused)
+            _log.warning("a delete was refused: errno %d", refused.errno)
             return self._restore(path)
         self._agreements.forget(path)
         self.deletions.back(path)
@@ -257,19 +257,24 @@ class Reconciler:
             base = agreed.entry if agreed else None
             if base and remote and remote.sha256 == base.sha256:
                 base = remote  # the same, and it knows the memory's ID by now
-            entry = self._engine.save(path, content.data, base)
+            base_text = self._agreements.text(base.sha256) if base else None
+            entry = self._engine.save(path, content.data, base, base_text=base_text)
         except UnicodeEncodeError:
             return self.refuse(path, content.stat, Refused(errno.EILSEQ, "the name is not UTF-8"))
         except Refused as refused:
             if not self._is_kept_beside(path, sha256):
                 return self.refuse(path, content.stat, refused, remote)
-            self._agree(path, _shown(path, content, sha256), content.stat, ours=False)
+            self._agree_on_what_is_shown(path, content, _shown(path, content, sha256), ours=False)
             return _NOW  # the server's text takes its place
         self.notes.forget(path)
         merged = entry.sha256 != sha256 or entry.path != path
-        if merged:  # what is on disk is the base of the next edit all the same
-            entry = replace(_shown(path, content, sha256), memory_id=entry.memory_id)
-        self._agree(path, entry, content.stat, ours=True)
+        if merged:
+            shown = _shown(path, content, sha256)
+            entry = replace(shown, memory_id=entry.memory_id, version_id=entry.version_id)
+        if merged or _is_pending(entry, base):
+            self._agree_on_what_is_shown(path, content, entry, ours=True)
+        else:
+            self._agree(path, entry, content.stat, ours=True)
         return _NOW if merged else None
 
     def _is_kept_beside(self, path: str, sha256: str) -> bool:
@@ -283,7 +288,7 @@ class Reconciler:
     def refuse(self, path: str, stat: Stat, refused: Refused, remote: Entry | None = None) -> float | None:
         """The file stays on disk and does not go to the store until it changes: no look is planned."""
         if path not in self.notes.refused:
-            _log.warning("%r is not saved: %s", path, refused)
+            _log.warning("a file is not saved: errno %d; the status names it", refused.errno)
         self.notes.suspects.discard(path)
         self.notes.unsaved.pop(path, None)
         self.notes.refused[path] = LocalOnly(stat, refused, remote.sha256 if remote else None)
@@ -301,10 +306,24 @@ class Reconciler:
             self.notes.waiting.pop(path, None)
         return None
 
+    def _agree_on_what_is_shown(self, path: str, content: Content, entry: Entry, *, ours: bool) -> None:
+        """The disk shows a text that no version may ever have. The next edit starts from it all the same.
+
+        A program may make that edit before the server's text is on the disk, and even if we die meanwhile.
+        """
+        self._agreements.keep_text(entry.sha256, content.data)
+        self._agree(path, entry, content.stat, ours=ours)
+        self._agreements.commit()
+
     def _agree(self, path: str, entry: Entry, stat: Stat, *, ours: bool) -> None:
         if time.time_ns() - stat.mtime_ns < _RACY_NS:
             stat = stat.to_be_read_again()
         self._agreements.agree(path, Agreed(entry, stat, ours))
+
+
+def _is_pending(entry: Entry, base: Entry | None) -> bool:
+    """Whether a save that started from `base` is in the journal: it may be merged before the server has it."""
+    return entry.version_id is None or (base is not None and entry.version_id == base.version_id)
 
 
 def _shown(path: str, content: Content, sha256: str) -> Entry:

@@ -170,7 +170,7 @@ class Sync:
             try:
                 again = self._reconciler.look(path, final=final)
             except Exception as error:  # one path that can't be dealt with keeps no other
-                _log.exception("mirror: %r", path)
+                _log.exception("a path can't be dealt with yet; the status names it")
                 self._reconciler.notes.unsaved[path] = str(error) or repr(error)
                 again = _FAILED_SECONDS
             self._schedule.again(path, again)
@@ -257,8 +257,12 @@ class Sync:
         if self._read_only:
             needed = {above for path in view for above in _directories_above(path)}
             self._remove_directories(path for path in listing.directories if path not in needed)
+        elif self._engine.status().get("gone"):
+            self._remove_directories(listing.directories)
         self._agreements.set_directories(listing.directories)
         self._applier.late_edits(self._save_late, wait=not final)
+        self._agreements.drop_texts()
+        self._agreements.let_go()
         self._plan_next_look()
 
     def _plan_next_look(self) -> None:
@@ -269,7 +273,7 @@ class Sync:
 
     def _root_is_another(self) -> None:
         """The directory was wiped, moved or covered: what is missing was not deleted, and comes back."""
-        _log.warning("%s is another directory than before: restoring what is missing", self._tree.root)
+        _log.warning("the mirror's root is another directory than before: restoring what is missing")
         self._reconciler.deletions.clear()
         self._watcher.forget_all()
         self._applier.protect_root()
@@ -293,6 +297,7 @@ class Sync:
             if not content.data.strip(b"\0"):
                 sha256 = hashlib.sha256(content.data).hexdigest()
                 shown = replace(agreed.entry, version_id=None, sha256=sha256, size=len(content.data))
+                self._agreements.keep_text(sha256, content.data)
                 self._agreements.agree(path, Agreed(shown, content.stat, ours=False))
 
     def _follow_moves_of_others(self, view: Mapping[str, Entry]) -> None:
@@ -313,9 +318,9 @@ class Sync:
         """Save an edit that went into a file after it had been replaced."""
         entry = displaced.entry
         try:
-            self._engine.save(entry.path, data, entry)
+            self._engine.save(entry.path, data, entry, base_text=self._agreements.text(entry.sha256))
         except (Refused, Offline) as error:
-            _log.warning("an edit of %s made while it was replaced is not saved yet: %s", entry.path, error)
+            _log.warning("an edit made while its file was replaced is not saved yet: %s", type(error).__name__)
             return False
         self._schedule.add(entry.path)
         return True
