@@ -1,7 +1,7 @@
 """Settings: `MEMSTORE_*` environment variables, or the same names in a `.env` file in the working directory."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from fsspec import available_protocols
@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=65_536)] = Field(
         1_048_576, description="Larger request bodies are refused with 413 before they are read."
     )
+    max_import_bytes: Annotated[int, Field(ge=65_536)] = Field(
+        536_870_912, description="Larger archives sent to the import route are refused with 413."
+    )
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         67_108_864, description="Memory for recently used contents, per process."
     )
@@ -80,6 +83,28 @@ class Settings(BaseSettings):
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
         20,
         description="PostgreSQL connections per process, made as needed. Commits that wait together share a flush.",
+    )
+
+    rate_limit_requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0,
+        description="Requests one API key or session token may send in a minute, at once or spread; what is beyond is "
+        "refused with 429. Each process counts for itself. 0 is no limit.",
+    )
+    rate_limit_written_bytes_per_minute: Annotated[int, Field(ge=0, le=_MOST)] = Field(
+        0,
+        description="Bytes of request bodies one API key or session token may send in a minute, counted likewise. "
+        "0 is no limit.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="What `memstore serve` prints: readable lines, or one JSON object per line."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="The least important lines that are printed. `debug` adds the texts of unexpected errors, which "
+        "may hold paths and contents; every other level keeps them out.",
+    )
+    log_requests: Literal["failed", "all"] = Field(
+        "failed", description="The answers that get a line in the log: those with a status of 500 and above, or all."
     )
 
     @model_validator(mode="before")

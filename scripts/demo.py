@@ -31,6 +31,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from scripts.demo_administration import Administration
 from scripts.demo_mount import Chapter, ChapterError
 
 PROJECT: Final = Path(__file__).parents[1]
@@ -308,16 +309,13 @@ def _wait_until_ready(base_url: str, process: subprocess.Popen[bytes], log: Path
 
 
 @contextlib.contextmanager
-def own_server() -> Iterator[tuple[str, str]]:
-    """Run a server with the embedded back end and a temporary data directory; gives its URL and key."""
+def own_server() -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Run a server with the embedded back end and a temporary data directory; gives its URL, key and settings."""
     with tempfile.TemporaryDirectory(prefix="memstore-demo-") as directory:
         secret, port, log = secrets.token_urlsafe(32), _free_port(), Path(directory, "server.log")
         # Whatever the caller's own server is set to must not leak into this one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMSTORE_")}
-        environment |= {
-            "MEMSTORE_DATA_DIR": str(Path(directory, "data")),
-            "MEMSTORE_BOOTSTRAP_API_KEY": secret,
-        }
+        settings = {"MEMSTORE_DATA_DIR": str(Path(directory, "data")), "MEMSTORE_BOOTSTRAP_API_KEY": secret}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
@@ -329,7 +327,7 @@ def own_server() -> Iterator[tuple[str, str]]:
                     str(port),
                 ],
                 cwd=directory,
-                env=environment,
+                env=environment | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -338,7 +336,7 @@ def own_server() -> Iterator[tuple[str, str]]:
             base_url = f"http://127.0.0.1:{port}"
             _wait_until_ready(base_url, process, log)
             announce("A server of its own", f"at {base_url}, with a temporary data directory")
-            yield base_url, secret
+            yield base_url, secret, settings
         finally:
             process.terminate()
             try:
@@ -375,13 +373,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             files = read_markdown(options.sources)
+            settings = None
             if options.base_url:
                 base_url, api_key = options.base_url, options.api_key
             else:
-                base_url, api_key = stack.enter_context(own_server())
+                base_url, api_key, settings = stack.enter_context(own_server())
             client = anthropic.Anthropic(base_url=base_url, api_key=api_key, timeout=CALL_SECONDS)
             tell(stack.enter_context(client), files)
             Chapter(client, console).tell(base_url, client.api_key or "")
+            Administration(client, console, settings).tell()
     except (DemoError, ChapterError, OutOfTimeError, OSError, UnicodeDecodeError, anthropic.AnthropicError) as error:
         console.print(f"[bold red]The demo failed:[/bold red] {escape(str(error))}")
         return 1

@@ -9,6 +9,38 @@ down_revision = "0003"
 Key = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
 
+_REFUSAL = "the audit log is append-only"
+
+_APPEND_ONLY = {
+    "postgresql": (
+        f"""
+        CREATE FUNCTION audit_entries_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$
+        """,
+        """
+        CREATE TRIGGER audit_entries_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entries
+        FOR EACH STATEMENT EXECUTE FUNCTION audit_entries_append_only()
+        """,
+    ),
+    "sqlite": (
+        f"""
+        CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries
+        BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END
+        """,
+        f"""
+        CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries
+        BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END
+        """,
+        # INSERT OR REPLACE removes the row in its way without calling the trigger above.
+        f"""
+        CREATE TRIGGER audit_entries_no_replace BEFORE INSERT ON audit_entries
+        WHEN EXISTS (SELECT 1 FROM audit_entries WHERE seq = NEW.seq)
+        BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END
+        """,
+    ),
+}
+
+
 def upgrade() -> None:
     op.add_column(
         "installation",
@@ -40,6 +72,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name="audit_entries_pkey"),
     )
     op.create_index("audit_entries_listing_idx", "audit_entries", ["workspace_id", "seq"])
+    for trigger in _APPEND_ONLY[op.get_bind().dialect.name]:
+        op.execute(trigger)
     head = op.create_table(
         "audit_head",
         sa.Column("id", sa.SmallInteger, autoincrement=False, nullable=False, comment="1: there is one row"),
@@ -74,11 +108,21 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["erasure_id"], ["erasures.id"], name="erasure_subjects_erasure_id_fkey"),
         sa.PrimaryKeyConstraint("erasure_id", "store_id", "memory_id", name="erasure_subjects_pkey"),
     )
+    op.create_table(
+        "erasure_digests",
+        sa.Column("erasure_id", Key, nullable=False),
+        sa.Column("kind", Key, nullable=False, comment="store, memory or version; within: a store that lost memories"),
+        sa.Column("digest", Key, nullable=False, comment="SHA-256 of salt and ID, in hex: what the report shows"),
+        sa.ForeignKeyConstraint(["erasure_id"], ["erasures.id"], name="erasure_digests_erasure_id_fkey"),
+        sa.PrimaryKeyConstraint("erasure_id", "kind", "digest", name="erasure_digests_pkey"),
+    )
 
 
 def downgrade() -> None:
-    for table in ("erasure_subjects", "erasures", "audit_head", "audit_entries"):
+    for table in ("erasure_digests", "erasure_subjects", "erasures", "audit_head", "audit_entries"):
         op.drop_table(table)
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION audit_entries_append_only()")
     op.drop_column("memory_stores", "hold_reason")
     op.drop_column("memory_stores", "held_at")
     op.drop_column("installation", "signing_key")

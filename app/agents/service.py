@@ -7,10 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 from app.agents import definition, queries
+from app.audit import log as audit
 from app.contract import clock, cursors, ids
 from app.contract.actors import Caller
 from app.contract.errors import Conflict, InvalidRequest, NotFound
 from app.storage.database import Row, Transaction
+from app.storage.listing import newest_first
 from app.storage.storage import Storage
 
 _listing = lru_cache(queries.listing)
@@ -41,13 +43,16 @@ class Agents:
         """
         scope = {"agent_id": ids.new(ids.AGENT), "workspace_id": caller.workspace_id}
         new = definition.created(body)
+        entry = audit.entry(caller, "agent.created", subject=scope["agent_id"])
 
         async def work(transaction: Transaction) -> Row:
             pinned = {**new, "multiagent": await _pinned(transaction, scope, new["multiagent"])}
             parameters = {**scope, "version": 1, "definition": json.dumps(pinned), "now": clock.now()}
             await transaction.execute(queries.INSERT, parameters)
             await transaction.execute(queries.INSERT_VERSION, parameters)
-            return await _found(transaction, scope)
+            found = await _found(transaction, scope)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
@@ -90,6 +95,7 @@ class Agents:
 
         """
         scope = {"agent_id": agent_id, "workspace_id": caller.workspace_id}
+        entry = audit.entry(caller, "agent.updated", subject=agent_id)
 
         async def work(transaction: Transaction) -> Row:
             row = await _locked(transaction, scope)
@@ -114,20 +120,25 @@ class Agents:
             }
             await transaction.execute(queries.INSERT_VERSION, parameters)
             await transaction.execute(queries.UPDATE, parameters)
-            return await _found(transaction, scope)
+            found = await _found(transaction, scope)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
     async def archive(self, caller: Caller, agent_id: str) -> Row:
         """Archive for good; again changes nothing."""
         scope = {"agent_id": agent_id, "workspace_id": caller.workspace_id}
+        entry = audit.entry(caller, "agent.archived", subject=agent_id)
 
         async def work(transaction: Transaction) -> Row:
             row = await _locked(transaction, scope)
             if row["archived_at"] is not None:
                 return row
             await transaction.execute(queries.ARCHIVE, {**scope, "now": clock.now()})
-            return await _found(transaction, scope)
+            found = await _found(transaction, scope)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
@@ -147,7 +158,6 @@ class Agents:
             filters.created_from,
             filters.created_to,
         )
-        before, before_id = cursors.decode(listing, page, (int, str)) if page is not None else (None, None)
         statement = _listing(
             include_archived=filters.include_archived,
             continued=page is not None,
@@ -158,15 +168,8 @@ class Agents:
             "workspace_id": caller.workspace_id,
             "created_from": filters.created_from,
             "created_to": filters.created_to,
-            "before": before,
-            "before_id": before_id,
-            "limit": limit + 1,
         }
-        rows = await self._database.fetch_all(statement, parameters)
-        items = list(rows[:limit])
-        if len(rows) <= limit:
-            return items, None
-        return items, cursors.encode(listing, (items[-1]["created_at"], items[-1]["id"]))
+        return await newest_first(self._database, statement, parameters, listing=listing, limit=limit, page=page)
 
     async def list_versions(
         self, caller: Caller, agent_id: str, limit: int, page: str | None

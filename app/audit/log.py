@@ -16,7 +16,7 @@ from app.audit import chain
 from app.contract import clock
 from app.contract.actors import Caller
 from app.storage.database import Transaction
-from app.storage.statements import Statement
+from app.storage.statements import Batch, Statement
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The ID of the request that is being answered, set by the HTTP layer."""
@@ -31,6 +31,7 @@ _INSERT = Statement(
     """
 )
 _MOVE_HEAD = Statement("UPDATE audit_head SET seq = :seq, sha256 = :sha256 WHERE id = 1")
+_INSERT_LAST = Batch(_INSERT, _MOVE_HEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,13 @@ def entry(
 
 async def append(transaction: Transaction, *entries: Entry) -> None:
     """Append to the chain as part of `transaction`. Call it last: from here to the commit nobody else can append."""
+    if not entries:
+        return
     head = await transaction.fetch_one(_LOCK_HEAD, {})
     assert head is not None
-    seq, sha256 = head["seq"], bytes(head["sha256"])
-    for one in entries:
-        seq += 1
+    sha256 = bytes(head["sha256"])
+    last = head["seq"] + len(entries)
+    for seq, one in enumerate(entries, start=head["seq"] + 1):
         now = clock.now()
         row = {
             "seq": seq, "at": now, "workspace_id": one.workspace_id, "actor_type": one.actor_type,
@@ -80,5 +83,5 @@ async def append(transaction: Transaction, *entries: Entry) -> None:
             "request_id": one.request_id,
         }  # fmt: skip
         sha256 = chain.digest(sha256, row)
-        await transaction.execute(_INSERT, {**row, "now": now, "sha256": sha256})
-    await transaction.execute(_MOVE_HEAD, {"seq": seq, "sha256": sha256})
+        statement = _INSERT_LAST if seq == last else _INSERT
+        await transaction.execute(statement, {**row, "now": now, "sha256": sha256})

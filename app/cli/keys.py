@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.operator import actor
 from app.cli.running import with_database
 from app.contract import clock
 from app.keys.service import Keys
@@ -24,7 +25,7 @@ def create(
         raise typer.BadParameter("must be a name without control characters", param_hint="--workspace")
 
     async def work(database: Database) -> None:
-        key = await Keys(database).create(workspace, name)
+        key = await Keys(database).create(workspace, name, actor=actor())
         if as_json:
             typer.echo(json.dumps({"id": key.id, "secret": key.secret, "workspace_id": key.workspace_id}))
         else:
@@ -64,7 +65,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="ID of the key (apikey_…
     """End a key. Running servers refuse it within 5 seconds."""
 
     async def work(database: Database) -> None:
-        await Keys(database).revoke(key_id)
+        await Keys(database).revoke(key_id, actor=actor())
         typer.echo(f"{key_id} is revoked")
 
     with_database(work)

@@ -36,6 +36,10 @@ PolicyName = Annotated[
     typer.Option("--on-conflict", help="When somebody else changed the file: merge, last-writer-wins or fail."),
 ]
 CacheDir = Annotated[Path | None, typer.Option(help="Where contents are cached.")]
+KeepCache = Annotated[
+    bool,
+    typer.Option("--keep-cache", help="After the unmount, keep what a mount needs to start without the server."),
+]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the server.")]
 
 
@@ -46,6 +50,7 @@ def mount(
     root: Root = DEFAULT_ROOT,
     mode: Mode = "auto",
     cache_dir: CacheDir = None,
+    keep_cache: KeepCache = False,
     on_conflict: PolicyName = "merge",
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay, and unmount at the end (Ctrl-C, SIGTERM).")
@@ -54,7 +59,7 @@ def mount(
     """Open stores as directories below ROOT. Returns when they are live; succeeds if they already are."""
     from app.mount import daemon
 
-    order = _order(session, store, read_only, mode, cache_dir, on_conflict)
+    order = _order(session, store, read_only, mode, cache_dir, on_conflict, keep_cache=keep_cache)
     root = _absolute(root)
     places = _places()
     output = sys.stderr.fileno() if foreground else None
@@ -178,8 +183,9 @@ def attach(
 
 
 def _order(
-    session: str | None, store: str | None, read_only: bool, mode: str, cache_dir: Path | None, policy: str
-) -> dict[str, Any]:
+    session: str | None, store: str | None, read_only: bool, mode: str, cache_dir: Path | None, policy: str, *,
+    keep_cache: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """What to open, as a request's members."""
     from app.cli.mount_settings import credentials
     from app.mount.engine import Policy
@@ -195,7 +201,7 @@ def _order(
     if policy not in policies:
         raise typer.BadParameter(f"must be one of {', '.join(policies)}", param_hint="--on-conflict")
     cache = _absolute(cache_dir) if cache_dir else None
-    return Order(credentials(), session, store, read_only, mode, cache, Policy(policy)).to_json()
+    return Order(credentials(), session, store, read_only, mode, cache, Policy(policy), keep_cache).to_json()
 
 
 def _places() -> "Places":

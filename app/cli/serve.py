@@ -11,7 +11,9 @@ import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from app.cli.operator import actor
 from app.cli.running import blamed_on, migrate_embedded
+from app.http import logs, tracing
 from app.keys.service import DEFAULT_WORKSPACE, Keys
 from app.settings import Settings, load
 from app.storage import migrations
@@ -48,7 +50,7 @@ def _own_key(settings: Settings) -> str:
         database = make_database(settings.database_url, 1)
         await database.open()
         try:
-            key = await Keys(database).create(DEFAULT_WORKSPACE, "first start", secret=secret)
+            key = await Keys(database).create(DEFAULT_WORKSPACE, "first start", actor=actor(), secret=secret)
         finally:
             await database.close()
         return key.secret
@@ -94,7 +96,11 @@ def _run(config: uvicorn.Config) -> None:
     with config.bind_socket() as listener:
         host, port = listener.getsockname()[:2]
         shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
-        typer.echo(_greeting(f"http://{shown_host}:{port}", load()))
+        url, settings = f"http://{shown_host}:{port}", load()
+        if settings.log_format == "text":
+            typer.echo(_greeting(url, settings))
+        elif settings.is_embedded and settings.bootstrap_api_key is None:
+            _own_key(settings)  # A log is no place for its secret; it is in its file.
         if config.workers > 1:
             Multiprocess(config, sockets=[listener]).run()
             return
@@ -114,6 +120,7 @@ def serve(
 ) -> None:
     """Serve the API. The embedded database is migrated first; another one by 'memstore migrate'."""
     settings = load()
+    tracing.wanted()  # What is missing for it is said now.
     if settings.is_embedded:
         with blamed_on("MEMSTORE_DATA_DIR", settings.data_dir):
             settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -134,7 +141,7 @@ def serve(
         server_header=False,
         proxy_headers=False,  # Nothing here depends on the client's address.
         access_log=False,
-        log_level="info",
+        log_config=logs.configuration(settings),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )

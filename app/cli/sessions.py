@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.operator import actor
 from app.cli.running import with_database
 from app.contract import clock
 from app.contract.limits import SESSION_TOKEN_SECONDS_DEFAULT, SESSION_TOKEN_SECONDS_MAX, SESSION_TOKEN_SECONDS_MIN
@@ -29,7 +30,7 @@ def token(
     """Make a token for a session's agent: it can use the attached stores and nothing else. It is shown this once."""
 
     async def work(database: Database) -> None:
-        made = await SessionTokens(database).create(None, session_id, expires_in)
+        made = await SessionTokens(database).create(actor(), None, session_id, expires_in)
         expires_at = clock.rfc3339(made.row["expires_at"])
         if as_json:
             typer.echo(json.dumps({"token": made.secret, "expires_at": expires_at}))

@@ -2,7 +2,8 @@
 
     MemstoreError
     ├── InvalidRequest             400 invalid_request_error
-    │   └── MethodNotAllowed       405 invalid_request_error
+    │   ├── MethodNotAllowed       405 invalid_request_error
+    │   └── UnderLegalHold         400 invalid_request_error, error_code legal_hold
     ├── AuthenticationFailed       401 authentication_error
     ├── PermissionDenied           403 permission_error
     ├── NotFound                   404 not_found_error
@@ -10,6 +11,7 @@
     ├── PathConflict               409 memory_path_conflict_error
     ├── PreconditionFailed         409 memory_precondition_failed_error
     ├── RequestTooLarge            413 request_too_large
+    ├── RateLimited                429 rate_limit_error, retry-after
     ├── InternalError              500 api_error
     ├── Unavailable                503 api_error, retry-after (a part the service needs does not answer)
     └── Overloaded                 529 overloaded_error, retry-after (too much work at once)
@@ -17,6 +19,8 @@
 Messages are for people: what was wrong, with which value, and what would have been accepted.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 
@@ -25,6 +29,8 @@ class MemstoreError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
+    is_audited: ClassVar[bool] = False
+    """Whether the audit log tells of it: somebody tried what they may not."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -46,7 +52,7 @@ class InvalidRequest(MemstoreError):
     type = "invalid_request_error"
 
     def __init__(self, message: str, error_code: str | None = None) -> None:
-        """`error_code` is the vendor's finer name of the cause, where it has one."""
+        """`error_code` is a finer name of the cause, where it has one."""
         super().__init__(message)
         self.error_code = error_code
 
@@ -67,11 +73,26 @@ class MethodNotAllowed(InvalidRequest):
         return {"allow": self.allowed}
 
 
+class UnderLegalHold(InvalidRequest):
+    """Something of a memory store that is under legal hold would be lost."""
+
+    is_audited = True
+
+    def __init__(self, store_id: str, since: str) -> None:
+        """since: RFC 3339."""
+        super().__init__(
+            f"memory store {store_id!r} is under legal hold since {since}: until that is released, nothing of it can "
+            "be deleted, redacted or erased",
+            "legal_hold",
+        )
+
+
 class AuthenticationFailed(MemstoreError):
     """No credential, or one that is unknown or revoked."""
 
     status = 401
     type = "authentication_error"
+    is_audited = True
 
 
 class PermissionDenied(MemstoreError):
@@ -79,6 +100,7 @@ class PermissionDenied(MemstoreError):
 
     status = 403
     type = "permission_error"
+    is_audited = True
 
 
 class NotFound(MemstoreError):
@@ -144,6 +166,23 @@ class RequestTooLarge(MemstoreError):
         return {"connection": "close"}
 
 
+class RateLimited(MemstoreError):
+    """The key has used up what it may ask for in a minute."""
+
+    status = 429
+    is_audited = True
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, retry_after_seconds: int, left: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`left`: headers that tell what is left, as every answer under the limit has them."""
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        self._left = left
+
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": str(self.retry_after_seconds), **self._left}
+
+
 class InternalError(MemstoreError):
     """A fault of the service itself."""
 
@@ -163,3 +202,8 @@ class Overloaded(Unavailable):
 
     status = 529
     type = "overloaded_error"
+
+
+def for_log(error: BaseException) -> str:
+    """What a log may tell of an error: its text if that holds nothing a caller sent, else its type."""
+    return error.message if isinstance(error, Unavailable) else type(error).__name__

@@ -9,6 +9,9 @@ METADATA_MAX_PAIRS = 16
 METADATA_KEY_MAX_CHARACTERS = 64
 METADATA_VALUE_MAX_CHARACTERS = 512
 
+HOLD_REASON_MAX_CHARACTERS = 1_024
+"""Why a store is under legal hold. Ours; the vendor has no holds."""
+
 CONTENT_MAX_BYTES = 102_400
 """UTF-8 bytes of one memory."""
 

@@ -7,6 +7,7 @@ from app.contract.errors import InvalidRequest
 from app.contract.limits import (
     AGENT_SYSTEM_MAX_CHARACTERS,
     DESCRIPTION_MAX_CHARACTERS,
+    HOLD_REASON_MAX_CHARACTERS,
     INSTRUCTIONS_MAX_CHARACTERS,
     METADATA_KEY_MAX_CHARACTERS,
     METADATA_MAX_PAIRS,
@@ -44,6 +45,13 @@ def check_description(description: str, most: int = DESCRIPTION_MAX_CHARACTERS) 
     _check_length(description, "description", 0, most)
     _check_storable(description, "description")
     return description
+
+
+def check_hold_reason(reason: str) -> str:
+    """Why a store is under legal hold: at most 1,024 characters."""
+    _check_length(reason, "reason", 0, HOLD_REASON_MAX_CHARACTERS)
+    _check_storable(reason, "reason")
+    return reason
 
 
 def check_system(system: str) -> str:

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from app.contract import clock, cursors, ids, text
+from app.audit import log as audit
+from app.contract import clock, ids, text
 from app.contract.actors import Caller
 from app.contract.errors import Conflict, InvalidRequest, NotFound
 from app.contract.limits import ENVIRONMENT_DESCRIPTION_MAX_CHARACTERS
 from app.environments import config, queries
 from app.storage.database import Row, Transaction
+from app.storage.listing import newest_first
 from app.storage.storage import Storage
 
 _listing = lru_cache(queries.listing)
@@ -39,11 +41,14 @@ class Environments:
             "metadata": json.dumps(text.check_metadata(body.get("metadata", {}))),
             "now": clock.now(),
         }
+        entry = audit.entry(caller, "environment.created", subject=parameters["environment_id"])
 
         async def work(transaction: Transaction) -> Row:
             await _require_free(transaction, parameters)
             await transaction.execute(queries.INSERT, parameters)
-            return await _found(transaction, parameters)
+            found = await _found(transaction, parameters)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
@@ -72,6 +77,7 @@ class Environments:
 
         """
         scope = {"environment_id": environment_id, "workspace_id": caller.workspace_id}
+        entry = audit.entry(caller, "environment.updated", subject=environment_id)
 
         async def work(transaction: Transaction) -> Row:
             row = await _locked(transaction, scope)
@@ -86,20 +92,25 @@ class Environments:
             if changed["name"] != row["name"]:
                 await _require_free(transaction, parameters)
             await transaction.execute(queries.UPDATE, parameters)
-            return await _found(transaction, scope)
+            found = await _found(transaction, scope)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
     async def archive(self, caller: Caller, environment_id: str) -> Row:
         """Archive for good; again changes nothing."""
         scope = {"environment_id": environment_id, "workspace_id": caller.workspace_id}
+        entry = audit.entry(caller, "environment.archived", subject=environment_id)
 
         async def work(transaction: Transaction) -> Row:
             row = await _locked(transaction, scope)
             if row["archived_at"] is not None:
                 return row
             await transaction.execute(queries.ARCHIVE, {**scope, "now": clock.now()})
-            return await _found(transaction, scope)
+            found = await _found(transaction, scope)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
@@ -111,6 +122,7 @@ class Environments:
 
         """
         scope = {"environment_id": environment_id, "workspace_id": caller.workspace_id}
+        entry = audit.entry(caller, "environment.deleted", subject=environment_id)
 
         async def work(transaction: Transaction) -> None:
             await _locked(transaction, scope)
@@ -121,6 +133,7 @@ class Environments:
                     "delete its sessions first, or archive the environment"
                 )
             await transaction.execute(queries.DELETE, scope)
+            await audit.append(transaction, entry)
 
         await self._database.transact(work)
 
@@ -134,16 +147,9 @@ class Environments:
 
         """
         listing = ("environments", caller.workspace_id, include_archived)
-        before, before_id = cursors.decode(listing, page, (int, str)) if page is not None else (None, None)
         statement = _listing(include_archived=include_archived, continued=page is not None)
-        rows = await self._database.fetch_all(
-            statement,
-            {"workspace_id": caller.workspace_id, "before": before, "before_id": before_id, "limit": limit + 1},
-        )
-        items = list(rows[:limit])
-        if len(rows) <= limit:
-            return items, None
-        return items, cursors.encode(listing, (items[-1]["created_at"], items[-1]["id"]))
+        parameters = {"workspace_id": caller.workspace_id}
+        return await newest_first(self._database, statement, parameters, listing=listing, limit=limit, page=page)
 
 
 def _not_found(environment_id: str) -> NotFound:

@@ -16,12 +16,15 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context
 from itertools import islice
 
-from app.contract.errors import MemstoreError
+from app.contract import clock
+from app.contract.errors import MemstoreError, for_log
 from app.feed import queries
 from app.feed.pages import page_of
 from app.storage.database import Database, Row
+from app.storage.metrics import FEED_LAG
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +125,7 @@ class Wakeups:
             channel = self._channels[store_id] = Channel(store_id)
             self._refresh_soon(channel)
         if self._poll is None or self._poll.done():
-            self._poll = asyncio.create_task(self._keep_polling(), name="feed-poll")
+            self._poll = asyncio.create_task(self._keep_polling(), name="feed-poll", context=Context())
         event = asyncio.Event()
         channel.readers.add(event)
         try:
@@ -143,7 +146,8 @@ class Wakeups:
         if channel.is_refreshing:
             return
         channel.is_refreshing = True
-        task = asyncio.create_task(self._refresh(channel), name="feed-refresh")
+        # In a context of its own: it works for all readers, not for the request that happened to begin it.
+        task = asyncio.create_task(self._refresh(channel), name="feed-refresh", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -155,7 +159,7 @@ class Wakeups:
                     await self._read(channel)
         except MemstoreError as error:
             # The poll finds the store's position changed and comes here again, or sees that the database is away.
-            _log.info("the changes of %s could not be read: %s", channel.store_id, error)
+            _log.info("the changes of %s could not be read: %s", channel.store_id, for_log(error))
         except Exception:
             _log.exception("the changes of %s could not be read", channel.store_id)
             channel.end(gone=False)
@@ -184,6 +188,7 @@ class Wakeups:
             channel.begin(page.last_seq)  # Each reader finds the gap, and says so.
         elif page.rows:
             channel.append([self._encode(row) for row in page.rows])
+            FEED_LAG.observe(max(0, clock.now() - page.rows[0]["created_at"]) / clock.MICROSECONDS_PER_SECOND)
             channel.is_stale = channel.is_stale or page.has_more
 
     async def _keep_polling(self) -> None:
@@ -197,7 +202,7 @@ class Wakeups:
                 rows = await self._database.fetch_all(queries.LAST_SEQS, {"store_ids": list(asked)})
             except MemstoreError as error:
                 if time.monotonic() - answered > _PATIENCE_SECONDS:
-                    _log.warning("readers of changes are sent off: %s", error)
+                    _log.warning("readers of changes are sent off: %s", for_log(error))
                     for channel in asked.values():
                         channel.end(gone=False)
                     return

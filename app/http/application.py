@@ -1,5 +1,6 @@
 """The application: FastAPI for the documents and the operators' routes, the gateway for the API."""
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,9 @@ from starlette.exceptions import HTTPException
 from app import __version__
 from app.agents import routes as agent_routes
 from app.agents.service import Agents
+from app.audit import routes as audit_routes
+from app.audit.refusals import Refusals
+from app.audit.service import AuditLog
 from app.contract import ids
 from app.contract.errors import MethodNotAllowed
 from app.environments import routes as environment_routes
@@ -23,12 +27,19 @@ from app.feed import routes as feed_routes
 from app.feed.service import Feed
 from app.feed.snapshots import Snapshots
 from app.feed.wire import change_event
-from app.http import health
+from app.history import routes as history_routes
+from app.history.as_of import AsOf
+from app.history.blame import Blame
+from app.history.comparing import Comparing
+from app.history.restoring import Restoring
+from app.history.rollback import Rollback
+from app.http import health, tracing
 from app.http.asgi import Application
 from app.http.binding import RouteTable, nothing_at
 from app.http.draining import Draining
 from app.http.envelope import envelope
 from app.http.gateway import Gateway
+from app.http.rate_limits import RateLimits
 from app.keys.service import Authenticator, Keys
 from app.memories import routes as memory_routes
 from app.memories.moves import Moves
@@ -39,7 +50,11 @@ from app.sessions.tokens import SessionTokens
 from app.settings import Settings, load
 from app.storage.storage import Storage, StorageOptions
 from app.stores import routes as store_routes
+from app.stores.holds import Holds
 from app.stores.service import Stores
+from app.transfer import routes as transfer_routes
+from app.transfer.exporting import Exports
+from app.transfer.importing import Imports
 from app.versions import routes as version_routes
 from app.versions.service import Versions
 
@@ -52,6 +67,9 @@ ROUTERS = (
     agent_routes.router,
     environment_routes.router,
     session_routes.router,
+    audit_routes.router,
+    history_routes.router,
+    transfer_routes.router,
 )
 
 
@@ -74,15 +92,24 @@ def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
     limits = Limits(settings.max_memories_per_store, settings.max_store_bytes)
     return {
         Stores: Stores(storage, max_stores=settings.max_stores),
+        Holds: Holds(storage),
         Memories: Memories(storage, limits),
         Moves: Moves(storage),
         Versions: Versions(storage),
+        Comparing: Comparing(storage, Versions(storage)),
+        Restoring: Restoring(storage, Memories(storage, limits), limits),
+        AsOf: AsOf(storage),
+        Rollback: Rollback(storage, limits),
+        Blame: Blame(storage),
         Feed: Feed(storage, change_event),
         Snapshots: Snapshots(storage),
         Agents: Agents(storage),
         Environments: Environments(storage),
         Sessions: Sessions(storage, Agents(storage), Environments(storage)),
         SessionTokens: SessionTokens(storage.database),
+        AuditLog: AuditLog(storage.database),
+        Exports: Exports(storage),
+        Imports: Imports(storage, limits, max_stores=settings.max_stores, max_upload=settings.max_import_bytes),
     }
 
 
@@ -108,17 +135,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load()
     storage = Storage(storage_options(settings))
     draining = Draining()
+    refusals = Refusals(storage.database)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await storage.open()
         if settings.bootstrap_api_key is not None:
             await Keys(storage.database).ensure_bootstrap()
+        refusals.start()
         _collect_garbage_rarely()
         with draining.listening():
             yield
         await app.state.services[Feed].close()
+        await refusals.stop()
         await storage.close()
+        if app.state.tracing is not None:
+            await asyncio.to_thread(app.state.tracing.close)
 
     # The pages behind /docs come from the package, not from a server on the Internet.
     app = FastAPIOffline(
@@ -132,6 +164,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.storage = storage
     app.state.draining = draining
+    app.state.tracing = None
+    app.state.refusals = refusals
     app.state.services = _services(settings, storage)
     app.add_exception_handler(HTTPException, _refuse)
     app.include_router(health.router)
@@ -144,6 +178,8 @@ def create_gateway(settings: Settings | None = None) -> Application:
     """The whole service as one ASGI application; what `memstore serve` runs."""
     settings = settings or load()
     app = create_app(settings)
+    app.state.tracing = tracing.from_environment()
+    per_minute = settings.rate_limit_requests_per_minute, settings.rate_limit_written_bytes_per_minute
     secret = settings.bootstrap_api_key
     api_routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     return Gateway(
@@ -153,4 +189,8 @@ def create_gateway(settings: Settings | None = None) -> Application:
         strict_beta=settings.strict_beta,
         max_body_bytes=settings.max_body_bytes,
         draining=app.state.draining.started,
+        refusals=app.state.refusals,
+        limits=RateLimits(*per_minute) if any(per_minute) else None,
+        tracing=app.state.tracing,
+        log_all=settings.log_requests == "all",
     )

@@ -21,6 +21,7 @@ from app.contract.errors import InvalidRequest, MethodNotAllowed, NotFound
 from app.http.access import SessionAccess, session_access
 from app.http.envelope import bad_body, bad_query
 from app.http.services import ServiceOf
+from app.http.uploads import Upload
 
 _IGNORED_PARAMETERS = frozenset({"beta"})
 """Old SDKs add `beta=true` to every URL."""
@@ -59,6 +60,8 @@ class BoundRoute:
 
     endpoint: Callable[..., Awaitable[Any]]
     template: str
+    operation: str = ""
+    """What it does, in a word: the name of its function."""
     caller_name: str | None = None
     query_name: str | None = None
     query_model: type[BaseModel] | None = None
@@ -68,6 +71,8 @@ class BoundRoute:
     body_optional: bool = False
     header_names: dict[str, bytes] = field(default_factory=dict)
     """Headers that the endpoint takes, by the parameter's name."""
+    upload_name: str | None = None
+    """The parameter of a route that reads its body itself."""
     services: dict[str, Any] = field(default_factory=dict)
     default_query: BaseModel | None = None
     session_access: SessionAccess | None = None
@@ -147,7 +152,7 @@ class BoundRoute:
 
 def bind(route: APIRoute, services: Mapping[type[Any], Any]) -> BoundRoute:
     """Read a route's signature as FastAPI does."""
-    bound = BoundRoute(route.endpoint, route.path)
+    bound = BoundRoute(route.endpoint, route.path, route.name)
     hints = get_type_hints(route.endpoint, include_extras=True)
     for name in inspect.signature(route.endpoint).parameters:
         hint = hints[name]
@@ -155,6 +160,8 @@ def bind(route: APIRoute, services: Mapping[type[Any], Any]) -> BoundRoute:
         mark = marks[-1] if marks else None
         if kind is Caller:
             bound.caller_name = name
+        elif kind is Upload:
+            bound.upload_name = name
         elif isinstance(mark, fastapi_params.Depends) and isinstance(mark.dependency, ServiceOf):
             bound.services[name] = services[mark.dependency.kind]
         elif isinstance(mark, fastapi_params.Query):

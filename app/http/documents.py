@@ -208,9 +208,9 @@ _RequestId = Annotated[str, shape(pattern=_tagged(ids.REQUEST))]
 
 
 class ErrorCause(TypedDict):
-    """The vendor's finer name of a cause."""
+    """A finer name of a cause: the vendor's, and `legal_hold`, which is ours."""
 
-    error_code: Literal["environment_archived", "invalid_config_type_change"]
+    error_code: Literal["environment_archived", "invalid_config_type_change", "legal_hold"]
 
 
 class ErrorDetail(TypedDict):
@@ -228,6 +228,7 @@ class ErrorDetail(TypedDict):
         "memory_path_conflict_error",
         "memory_precondition_failed_error",
         "request_too_large",
+        "rate_limit_error",
         "api_error",
         "overloaded_error",
     ]
@@ -272,6 +273,7 @@ _MEANINGS: dict[int | str, str] = {
     409: "`conflict_error`, `memory_path_conflict_error` or `memory_precondition_failed_error`; "
     "not worth a retry as it is.",
     413: "`request_too_large`: the body is over the limit.",
+    429: "`rate_limit_error`: the key has used up its share of a minute; `retry-after` says when to try again.",
     500: "`api_error`: a fault of the service, logged under the request's ID.",
     503: "`api_error`: the database or the blob store does not answer; `retry-after` says when to try again.",
     529: "`overloaded_error`: too much work at once; `retry-after` says when to try again.",
@@ -279,7 +281,7 @@ _MEANINGS: dict[int | str, str] = {
     "comes the header `allow`.",
 }
 # Without a "default" FastAPI would promise its own 422, which no route answers.
-_ALWAYS: tuple[int | str, ...] = (400, 401, 403, 404, 500, 503, 529, "default")
+_ALWAYS: tuple[int | str, ...] = (400, 401, 403, 404, 429, 500, 503, 529, "default")
 
 _REQUEST_ID = {
     "description": "ID of this request; name it when you ask for help.",
@@ -302,6 +304,7 @@ _OWN_HEADERS: dict[int | str, dict[str, Any]] = {
             "schema": {"type": "string", "const": "false"},
         }
     },
+    429: _RETRY_AFTER,
     503: _RETRY_AFTER,
     529: _RETRY_AFTER,
     "default": {"allow": {"description": "With 405: the methods of this path.", "schema": {"type": "string"}}},

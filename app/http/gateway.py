@@ -8,29 +8,34 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import orjson
 
+from app.audit.log import REQUEST_ID
+from app.audit.refusals import Refusals
 from app.contract import ids
 from app.contract.actors import Caller
-from app.contract.errors import InternalError, MemstoreError, RequestTooLarge
-from app.http import access, metrics
+from app.contract.errors import InternalError, MemstoreError
+from app.http import access, logs, metrics
 from app.http import headers as header_rules
 from app.http.asgi import Application, Receive, Scope, Send
 from app.http.binding import BoundRoute, Reply, RouteTable, Stream
 from app.http.envelope import envelope
+from app.http.rate_limits import RateLimits
 from app.http.streams import Recheck, send_stream
+from app.http.tracing import Tracing
+from app.http.uploads import ClientLeft, Upload, too_large
 from app.keys.service import Authenticator
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 _log = logging.getLogger(__name__)
 
 _JSON = (b"content-type", b"application/json")
 _STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 """What is sent now is worth nothing later, and no proxy may gather it up (the second is nginx's word for that)."""
-
-
-class ClientLeft(Exception):
-    """The client closed the connection before its request was complete; nobody waits for an answer."""
 
 
 async def _read_body(receive: Receive, headers: header_rules.Headers, maximum: int) -> bytes:
@@ -42,7 +47,7 @@ async def _read_body(receive: Receive, headers: header_rules.Headers, maximum: i
     """
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > maximum:
-        raise _too_large(maximum)
+        raise too_large(maximum)
     chunks, size = [], 0
     while True:
         message = await receive()
@@ -51,14 +56,10 @@ async def _read_body(receive: Receive, headers: header_rules.Headers, maximum: i
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > maximum:
-            raise _too_large(maximum)
+            raise too_large(maximum)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _too_large(maximum: int) -> RequestTooLarge:
-    return RequestTooLarge(f"the request body is larger than {maximum:,} bytes")
 
 
 class Gateway:
@@ -73,28 +74,50 @@ class Gateway:
         strict_beta: bool,
         max_body_bytes: int,
         draining: asyncio.Event | None = None,
+        refusals: Refusals | None = None,
+        limits: RateLimits | None = None,
+        tracing: Tracing | None = None,
+        log_all: bool = False,
     ) -> None:
-        """`draining` is set when the process is asked to end; streams without an end of their own then end."""
+        """`draining` is set when the process is asked to end; streams without an end of their own then end.
+
+        refusals: where attempts at what is not allowed are noted for the audit log.
+        log_all: print a line for every answer, not for those with a status of 500 and above alone.
+        """
         self._draining = draining or asyncio.Event()
         self._fallback = fallback
         self._routes = routes
         self._authenticator = authenticator
         self._strict_beta = strict_beta
         self._max_body_bytes = max_body_bytes
+        self._refusals = refusals
+        self._limits = limits
+        self._tracing = tracing
+        self._log_all = log_all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http" or not f"{scope['path']}/".startswith("/v1/"):
             await self._fallback(scope, receive, send)
             return
-        started = time.perf_counter()
-        answer = _Answer(ids.new(ids.REQUEST))
+        answer = _Answer(ids.new(ids.REQUEST), time.perf_counter())
+        REQUEST_ID.set(answer.request_id)
+        if self._tracing is None:
+            await self._answer(scope, receive, send, answer)
+            return
+        with self._tracing.request(scope) as answer.span:
+            await self._answer(scope, receive, send, answer)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: "_Answer") -> None:
+        method = scope["method"]
         try:
             await self._serve(scope, receive, answer)
         except ClientLeft:
             return
         except MemstoreError as error:
             answer.refuse(error)
+            if error.is_audited and self._refusals is not None:
+                self._refusals.note(error, self._operation(scope), answer.caller, answer.request_id)
         except Exception:
             _log.exception("request %s failed", answer.request_id)
             answer.refuse(InternalError(f"an internal error occurred; it is logged under {answer.request_id}"))
@@ -102,36 +125,73 @@ class Gateway:
             await answer.begin(send, answer.stream)
             if answer.stream.farewell is not None:
                 # Counted now: how long a client listens says nothing of the service.
-                metrics.observe(answer.route, scope["method"], answer.status, time.perf_counter() - started)
-            with metrics.open_stream(answer.route):
+                self._tell(method, answer)
+            agent = dict(scope["headers"]).get(b"user-agent", b"")
+            with metrics.open_stream(answer.route, agent, is_endless=answer.stream.farewell is not None):
                 await send_stream(answer.stream, receive, send, draining=self._draining, recheck=answer.recheck)
             if answer.stream.farewell is not None:
                 return
         else:
-            await answer.send(send, head_only=scope["method"] == "HEAD")
-        metrics.observe(answer.route, scope["method"], answer.status, time.perf_counter() - started)
+            await answer.send(send, head_only=method == "HEAD")
+        self._tell(method, answer)
+
+    def _tell(self, method: str, answer: "_Answer") -> None:
+        """Metrics, trace and log of an answer."""
+        seconds = time.perf_counter() - answer.started
+        actor = "" if answer.caller is None else answer.caller.actor.type
+        metrics.observe(answer.route, method, answer.status, seconds, actor, answer.operation, answer.refusal)
+        if answer.span is not None and self._tracing is not None:
+            self._tracing.finish(answer.span, method, answer)
+        if self._log_all or answer.status >= 500:
+            logs.answered(answer.request_id, method, answer.route, answer.status, seconds)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         headers = dict(scope["headers"])
         caller = await self._authenticator.authenticate(header_rules.secret(headers))
+        answer.caller = caller
         answer.headers.append((b"anthropic-workspace-id", caller.workspace_id.encode()))
+        if self._limits is not None:
+            answer.add(self._limits.admit(caller))
         header_rules.check_workspace(headers, caller)
         if self._strict_beta:
             header_rules.check_strictly(scope["headers"], headers)
         route, path = self._routes.find(scope["method"], scope["path"])
         answer.route = route.template
+        answer.operation = route.operation
         if caller.session is not None:
             access.check(route.session_access, path, caller.session)
-        body = await _read_body(receive, headers, self._max_body_bytes) if route.body_name is not None else b""
-        result = await route.endpoint(**route.arguments(path, caller, scope["query_string"], body, headers))
+        body = b""
+        if route.body_name is not None:
+            if self._limits is not None:
+                self._limits.admit_body(caller)
+            body = await _read_body(receive, headers, self._max_body_bytes)
+            if self._limits is not None:
+                self._limits.count_body(caller, len(body))
+        arguments = route.arguments(path, caller, scope["query_string"], body, headers)
+        if route.upload_name is not None:
+            if self._limits is not None:
+                # By what it says of itself, since it is read while the route is at work.
+                announced = headers.get(b"content-length", b"")
+                self._limits.admit_body(caller)
+                self._limits.count_body(caller, int(announced) if announced.isdigit() else 0)
+            arguments[route.upload_name] = Upload(receive, headers)
+        result = await route.endpoint(**arguments)
         if isinstance(result, Stream):
             answer.stream = result
             answer.recheck = self._rechecking(headers, route, path, caller)
             return
         if isinstance(result, Reply):
-            answer.headers += [(name.encode(), value.encode()) for name, value in result.headers.items()]
+            answer.add(result.headers)
             result = result.body
         answer.body = orjson.dumps(result)
+
+    def _operation(self, scope: Scope) -> str | None:
+        """Method and template of a request's route, whatever came before it; None if there is none."""
+        try:
+            route, _ = self._routes.find(scope["method"], scope["path"])
+        except MemstoreError:
+            return None
+        return f"{scope['method']} {route.template}"
 
     def _rechecking(
         self, headers: header_rules.Headers, route: BoundRoute, path: Mapping[str, str], caller: Caller
@@ -150,23 +210,37 @@ class Gateway:
 class _Answer:
     """One response in the making."""
 
-    __slots__ = ("body", "headers", "recheck", "request_id", "route", "status", "stream")
+    __slots__ = (
+        "body", "caller", "headers", "operation", "recheck", "refusal", "request_id", "route", "span", "started",
+        "status", "stream",
+    )  # fmt: skip
 
     recheck: Recheck
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, started: float) -> None:
         self.request_id = request_id
+        self.started = started
+        self.caller: Caller | None = None
         self.route = "none"
+        self.operation = ""
+        self.refusal = ""
+        """The type of the error; empty for a success."""
+        self.span: Span | None = None
         self.status = 200
         self.headers: list[tuple[bytes, bytes]] = [_JSON, (b"request-id", request_id.encode())]
         self.body = b""
         self.stream: Stream | None = None
         """Comes in place of a body."""
 
+    def add(self, headers: Mapping[str, str]) -> None:
+        """Add headers."""
+        self.headers += [(name.encode(), value.encode()) for name, value in headers.items()]
+
     def refuse(self, error: MemstoreError) -> None:
         """Make it the envelope of an error."""
         self.status = error.status
-        self.headers += [(name.encode(), value.encode()) for name, value in error.headers().items()]
+        self.refusal = error.type
+        self.add(error.headers())
         self.body = envelope(error, self.request_id)
 
     async def begin(self, send: Send, stream: Stream) -> None:

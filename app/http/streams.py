@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from app.contract.errors import MemstoreError, Unavailable
+from app.contract.errors import MemstoreError, Unavailable, for_log
 from app.http.asgi import Receive, Send
 from app.http.binding import Stream
 
@@ -49,7 +49,7 @@ async def send_stream(
     if not pump.cancelled() and (error := pump.exception()) is not None:
         _log.log(
             logging.WARNING if isinstance(error, MemstoreError) else logging.ERROR,
-            "a stream broke: %s", error, exc_info=None if isinstance(error, MemstoreError) else error,
+            "a stream broke: %s", for_log(error), exc_info=None if isinstance(error, MemstoreError) else error,
         )  # fmt: skip
         if stream.farewell is None:
             return  # Without the end of the body the client sees that something is missing.

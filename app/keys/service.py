@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.audit import log as audit
 from app.contract import clock, ids
 from app.contract.actors import API_KEY, READ_WRITE, SESSION, Actor, Caller, SessionScope
 from app.contract.errors import AuthenticationFailed, NotFound
@@ -49,13 +50,18 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, workspace: str, name: str = "", *, secret: str | None = None) -> NewKey:
-        """Make a key for a workspace, which is made too if it is new. `secret` brings one's own."""
+    async def create(
+        self, workspace: str, name: str = "", *, actor: Actor | None = None, secret: str | None = None
+    ) -> NewKey:
+        """Make a key for a workspace, which is made too if it is new. `secret` brings one's own.
+
+        actor: who makes it, for the audit log; None: the service itself.
+        """
         key = NewKey(ids.new(ids.API_KEY), secret or f"msk_{secrets.token_urlsafe(32)}", "")
 
         async def work(transaction: Transaction) -> str:
-            workspace_id = await _ensure_workspace(transaction, workspace)
-            await transaction.execute(
+            workspace_id, entries = await _ensure_workspace(transaction, workspace, actor)
+            made = await transaction.execute(
                 queries.INSERT_KEY,
                 {
                     "key_id": key.id,
@@ -65,6 +71,9 @@ class Keys:
                     "now": clock.now(),
                 },
             )
+            if made:
+                entries.append(_entry(actor, "key.created", workspace_id, key.id))
+            await audit.append(transaction, *entries)
             return workspace_id
 
         return NewKey(key.id, key.secret, await self._database.transact(work))
@@ -73,8 +82,8 @@ class Keys:
         """Make the row that stands for the bootstrap key as an author; the ID of its workspace."""
 
         async def work(transaction: Transaction) -> str:
-            workspace_id = await _ensure_workspace(transaction, DEFAULT_WORKSPACE)
-            await transaction.execute(
+            workspace_id, entries = await _ensure_workspace(transaction, DEFAULT_WORKSPACE, None)
+            made = await transaction.execute(
                 queries.INSERT_KEY,
                 {
                     "key_id": ids.BOOTSTRAP_API_KEY_ID,
@@ -84,6 +93,9 @@ class Keys:
                     "now": clock.now(),
                 },
             )
+            if made:
+                entries.append(_entry(None, "key.created", workspace_id, ids.BOOTSTRAP_API_KEY_ID))
+            await audit.append(transaction, *entries)
             return workspace_id
 
         return await self._database.transact(work)
@@ -92,8 +104,8 @@ class Keys:
         """Every key, oldest first: `id, name, workspace_id, workspace_name, created_at, revoked_at`."""
         return await self._database.fetch_all(queries.LIST_KEYS, {})
 
-    async def revoke(self, key_id: str) -> None:
-        """End a key; revoking it again changes nothing.
+    async def revoke(self, key_id: str, *, actor: Actor | None = None) -> None:
+        """End a key; revoking it again changes nothing. `actor` as in `create`.
 
         Raises:
             NotFound: there is no such key.
@@ -101,22 +113,30 @@ class Keys:
         """
 
         async def work(transaction: Transaction) -> None:
-            if await transaction.fetch_one(queries.FIND_KEY_BY_ID, {"key_id": key_id}) is None:
+            row = await transaction.fetch_one(queries.FIND_KEY_BY_ID, {"key_id": key_id})
+            if row is None:
                 raise NotFound(f"API key {key_id!r} was not found")
-            await transaction.execute(queries.REVOKE_KEY, {"key_id": key_id, "now": clock.now()})
+            if await transaction.execute(queries.REVOKE_KEY, {"key_id": key_id, "now": clock.now()}):
+                await audit.append(transaction, _entry(actor, "key.revoked", row["workspace_id"], key_id))
 
         await self._database.transact(work)
 
 
-async def _ensure_workspace(transaction: Transaction, name: str) -> str:
-    await transaction.execute(
+async def _ensure_workspace(transaction: Transaction, name: str, actor: Actor | None) -> tuple[str, list[audit.Entry]]:
+    """The workspace's ID, and what the audit log shall say if it was made."""
+    made = await transaction.execute(
         queries.ENSURE_WORKSPACE,
         {"workspace_id": ids.new(ids.WORKSPACE), "name": name, "now": clock.now()},
     )
     row = await transaction.fetch_one(queries.FIND_WORKSPACE, {"name": name})
     assert row is not None
     workspace_id: str = row["id"]
-    return workspace_id
+    return workspace_id, [_entry(actor, "workspace.created", workspace_id, workspace_id)] if made else []
+
+
+def _entry(actor: Actor | None, action: str, workspace_id: str, subject: str) -> audit.Entry:
+    caller = None if actor is None else Caller(workspace_id, actor)
+    return audit.entry(caller, action, subject=subject, workspace_id=workspace_id)
 
 
 class Authenticator:

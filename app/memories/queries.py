@@ -29,7 +29,7 @@ STORE_EXISTS = Statement(f"SELECT 1 AS found FROM memory_stores s WHERE {_IN_MY_
 LOCK = Statement(f"SELECT {_COLUMNS} FROM memories m WHERE m.id = :memory_id AND m.store_id = :store_id FOR UPDATE")
 LOCK_STORE = Statement(
     f"""
-    SELECT s.archived_at, s.last_seq, s.memory_count, s.total_bytes FROM memory_stores s
+    SELECT s.id, s.archived_at, s.held_at, s.last_seq, s.memory_count, s.total_bytes FROM memory_stores s
      WHERE {_IN_MY_STORE} FOR UPDATE
     """
 )
@@ -132,6 +132,7 @@ _DELETE_MEMORY = """
                total_bytes = s.total_bytes - cur.content_size
           FROM cur
          WHERE s.id = cur.in_store AND s.workspace_id = cur.workspace_id AND s.deleted_at IS NULL
+           AND s.held_at IS NULL
            AND (cur.expected_sha256 IS NULL OR cur.content_sha256 = cur.expected_sha256)
      RETURNING s.last_seq, cur.*
     ), version AS (

@@ -20,6 +20,7 @@ from app.storage.mover import Staged
 from app.storage.statements import Statement
 from app.storage.storage import Storage
 from app.storage.tables import CREATED, DELETED, MODIFIED
+from app.stores.holds import refuse_if_held
 from app.stores.service import not_found as store_not_found
 
 Parameters = dict[str, Any]
@@ -280,6 +281,7 @@ class Memories:
 
         Raises:
             PreconditionFailed: the current content is not the expected one.
+            UnderLegalHold: the store is.
 
         """
         expected = (
@@ -300,6 +302,7 @@ class Memories:
                 if is_repeated and await repeats.was_deleted_before(transaction, parameters):
                     return
                 raise
+            refuse_if_held(store)
             _refuse_unexpected(bytes(memory["content_sha256"]), expected)
             parameters.update(
                 path=memory["path"], seq=store["last_seq"] + 1,

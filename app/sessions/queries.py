@@ -101,7 +101,7 @@ FIND_RESOURCES = Statement(
 _SHOWN = "t.id, t.session_id, t.created_at, t.expires_at, t.revoked_at"
 _OF_MY_SESSION = f"s.id = :session_id AND (:workspace_id IS NULL OR {_MINE})"
 
-LOCK_SESSION = Statement(f"SELECT s.archived_at FROM sessions s WHERE {_OF_MY_SESSION} FOR UPDATE")
+LOCK_SESSION = Statement(f"SELECT s.archived_at, s.workspace_id FROM sessions s WHERE {_OF_MY_SESSION} FOR UPDATE")
 SESSION_EXISTS = Statement(f"SELECT 1 AS found FROM sessions s WHERE {_OF_MY_SESSION}")
 INSERT_TOKEN = Statement(
     """
@@ -111,7 +111,7 @@ INSERT_TOKEN = Statement(
 )
 FIND_TOKEN = Statement(
     f"""
-    SELECT {_SHOWN} FROM session_tokens t JOIN sessions s ON s.id = t.session_id
+    SELECT {_SHOWN}, s.workspace_id FROM session_tokens t JOIN sessions s ON s.id = t.session_id
      WHERE t.id = :token_id AND {_OF_MY_SESSION}
     """
 )

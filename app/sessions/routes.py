@@ -182,7 +182,7 @@ async def create_session_token(
 ) -> wire.NewSessionToken:
     """Create a token with which the session's agent reads and writes the attached stores, and nothing else."""
     wanted = body or wire.CreateSessionToken()
-    return wire.new_token(await tokens.create(caller.workspace_id, session_id, wanted.expires_in_seconds))
+    return wire.new_token(await tokens.create(caller.actor, caller.workspace_id, session_id, wanted.expires_in_seconds))
 
 
 @router.get("/{session_id}/tokens", response_model=Page[wire.SessionToken], responses=answers())
@@ -202,5 +202,5 @@ async def revoke_session_token(
     caller: CallerParameter, tokens: TokensService, session_id: SessionId, token_id: SessionTokenId
 ) -> wire.DeletedSessionToken:
     """Revoke a token: it is refused within 5 seconds."""
-    await tokens.revoke(caller.workspace_id, session_id, token_id)
+    await tokens.revoke(caller.actor, caller.workspace_id, session_id, token_id)
     return {"id": token_id, "type": "session_token_deleted"}

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.agents import definition
 from app.agents.service import Agents
+from app.audit import log as audit
 from app.contract import clock, cursors, ids, slugs, text
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, NotFound
@@ -168,6 +169,7 @@ class Sessions:
             "metadata": json.dumps(metadata),
             "now": clock.now(),
         }
+        entry = audit.entry(caller, "session.created", subject=session_id, detail={"stores": len(new.attachments)})
 
         async def work(transaction: Transaction) -> Session:
             stores = await _stores_to_attach(transaction, caller, new.attachments)
@@ -187,7 +189,9 @@ class Sessions:
                         "mount_path": slugs.mount_path(directories[position]),
                     },
                 )
-            return await _found(transaction, parameters)
+            found = await _found(transaction, parameters)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
@@ -218,6 +222,7 @@ class Sessions:
         scope = {"session_id": session_id, "workspace_id": caller.workspace_id}
         if changes.title is not None:
             text.check_title(changes.title)
+        entry = audit.entry(caller, "session.updated", subject=session_id)
 
         async def work(transaction: Transaction) -> Session:
             row = await _locked(transaction, scope)
@@ -230,33 +235,42 @@ class Sessions:
                 "metadata": text.merge_metadata(metadata, changes.metadata or {}),
                 "agent": definition.changed(agent, changes.agent),
             }
-            if changed != old:
-                stored = {name: json.dumps(changed[name]) for name in ("metadata", "agent")}
-                await transaction.execute(queries.UPDATE, {**scope, **changed, **stored, "now": clock.now()})
-            return await _found(transaction, scope)
+            if changed == old:
+                return await _found(transaction, scope)
+            stored = {name: json.dumps(changed[name]) for name in ("metadata", "agent")}
+            await transaction.execute(queries.UPDATE, {**scope, **changed, **stored, "now": clock.now()})
+            found = await _found(transaction, scope)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
     async def archive(self, caller: Caller, session_id: str) -> Session:
         """End a session for good, and with it its tokens; again changes nothing."""
         scope = {"session_id": session_id, "workspace_id": caller.workspace_id}
+        entry = audit.entry(caller, "session.archived", subject=session_id)
 
         async def work(transaction: Transaction) -> Session:
             row = await _locked(transaction, scope)
-            if row["archived_at"] is None:
-                await transaction.execute(queries.ARCHIVE, {**scope, "now": clock.now()})
-            return await _found(transaction, scope)
+            if row["archived_at"] is not None:
+                return await _found(transaction, scope)
+            await transaction.execute(queries.ARCHIVE, {**scope, "now": clock.now()})
+            found = await _found(transaction, scope)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
     async def delete(self, caller: Caller, session_id: str) -> None:
         """Remove a session and its tokens. The stores, and the versions that it wrote, stay."""
         scope = {"session_id": session_id, "workspace_id": caller.workspace_id}
+        entry = audit.entry(caller, "session.deleted", subject=session_id)
 
         async def work(transaction: Transaction) -> None:
             await _locked(transaction, scope)
             for statement in (queries.DELETE_TOKENS, queries.DELETE_RESOURCES, queries.DELETE):
                 await transaction.execute(statement, scope)
+            await audit.append(transaction, entry)
 
         await self._database.transact(work)
 

@@ -4,11 +4,13 @@ What a token may do is decided in `app.http.access`; whom it stands for in `app.
 """
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from app.audit import log as audit
 from app.contract import clock, cursors, ids
+from app.contract.actors import Actor, Caller
 from app.contract.errors import InvalidRequest, NotFound
 from app.contract.limits import SESSION_TOKEN_SECONDS_DEFAULT, SESSION_TOKEN_SECONDS_MAX, SESSION_TOKEN_SECONDS_MIN
 from app.keys.service import SESSION_TOKEN_TAG, digest_of
@@ -28,6 +30,7 @@ class NewToken:
 class SessionTokens:
     """Tokens of the sessions of a workspace; `workspace_id` None is every workspace, for the administrator.
 
+    `actor` is who does it, for the audit log.
     Every method raises `NotFound` for a session that is not there.
     """
 
@@ -35,7 +38,11 @@ class SessionTokens:
         self._database = database
 
     async def create(
-        self, workspace_id: str | None, session_id: str, expires_in_seconds: int = SESSION_TOKEN_SECONDS_DEFAULT
+        self,
+        actor: Actor,
+        workspace_id: str | None,
+        session_id: str,
+        expires_in_seconds: int = SESSION_TOKEN_SECONDS_DEFAULT,
     ) -> NewToken:
         """Make a token, good from now on until it expires, is revoked, or its session ends.
 
@@ -58,6 +65,7 @@ class SessionTokens:
             "now": now,
             "expires_at": now + expires_in_seconds * clock.MICROSECONDS_PER_SECOND,
         }
+        entry = _entry(actor, "session_token.created", parameters)
 
         async def work(transaction: Transaction) -> NewToken:
             session = await transaction.fetch_one(queries.LOCK_SESSION, parameters)
@@ -68,6 +76,7 @@ class SessionTokens:
             await transaction.execute(queries.INSERT_TOKEN, parameters)
             row = await transaction.fetch_one(queries.FIND_TOKEN, parameters)
             assert row is not None
+            await audit.append(transaction, replace(entry, workspace_id=session["workspace_id"]))
             return NewToken(row, secret)
 
         return await self._database.transact(work)
@@ -94,7 +103,7 @@ class SessionTokens:
             return rows, None
         return rows[:limit], cursors.encode(scope, (rows[limit - 1]["id"],))
 
-    async def revoke(self, workspace_id: str | None, session_id: str, token_id: str) -> None:
+    async def revoke(self, actor: Actor, workspace_id: str | None, session_id: str, token_id: str) -> None:
         """End a token; servers refuse it within 5 seconds. Revoking it again changes nothing.
 
         Raises:
@@ -102,12 +111,21 @@ class SessionTokens:
 
         """
         parameters = {"session_id": session_id, "workspace_id": workspace_id, "token_id": token_id, "now": clock.now()}
+        entry = _entry(actor, "session_token.revoked", parameters)
 
         async def work(transaction: Transaction) -> None:
-            if await transaction.fetch_one(queries.FIND_TOKEN, parameters) is None:
+            row = await transaction.fetch_one(queries.FIND_TOKEN, parameters)
+            if row is None:
                 if await transaction.fetch_one(queries.SESSION_EXISTS, parameters) is None:
                     raise not_found(session_id)
                 raise NotFound(f"token {token_id!r} was not found in session {session_id!r}")
-            await transaction.execute(queries.REVOKE_TOKEN, parameters)
+            if await transaction.execute(queries.REVOKE_TOKEN, parameters):
+                await audit.append(transaction, replace(entry, workspace_id=row["workspace_id"]))
 
         await self._database.transact(work)
+
+
+def _entry(actor: Actor, action: str, parameters: Mapping[str, Any]) -> audit.Entry:
+    """What the audit log shall say; whose workspace it is, the session tells."""
+    caller = Caller(parameters["workspace_id"], actor)
+    return audit.entry(caller, action, subject=parameters["token_id"], detail={"session_id": parameters["session_id"]})

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from fsspec.asyn import AsyncFileSystem
 
 from app.contract.errors import Unavailable
 from app.storage.local_files import DurableLocalFileSystem
+from app.storage.metrics import BLOB_STORE_FAILURES, BLOB_STORE_SECONDS
+from app.storage.object_versions import ObjectVersions
 from app.storage.s3_files import open_s3
+from app.storage.timing import timed
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +27,8 @@ T = TypeVar("T")
 _THREADS = 8
 _REQUESTS_AT_ONCE = 64
 _SHA256_HEX_DIGITS = 64
+_DIGEST = re.compile(rf"[0-9a-f]{{{_SHA256_HEX_DIGITS}}}")
+"""Whoever knows a text can tell from its digest that it was here, so none goes into a log."""
 _OWNER_MARK = ".memstore-installation"
 
 
@@ -51,7 +57,12 @@ class BlobStore:
     Every method raises `BlobStoreUnavailable` when the store does not answer; a missing blob is a value.
     """
 
+    object_versions: ObjectVersions | None = None
+    """Where the store may keep old versions of its objects: on S3."""
+
     def __init__(self, filesystem: Any, root: str) -> None:
+        protocol = filesystem.protocol
+        self.system: str = protocol if isinstance(protocol, str) else protocol[0]
         self._fs = filesystem
         self._root = root.rstrip("/")
         self._is_async = isinstance(filesystem, AsyncFileSystem) and filesystem.asynchronous
@@ -119,21 +130,29 @@ class BlobStore:
             (owner,) = await self._read_many([path])
         return (owner or b"").decode()
 
+    async def marked_owner(self) -> str | None:
+        """The installation that this place is marked as belonging to, if it is; nothing is written."""
+        (owner,) = await self._read_many([f"{self._root}/{_OWNER_MARK}"])
+        return None if owner is None else owner.decode()
+
     async def close(self) -> None:
         """Wait for the threads that still write."""
         await asyncio.to_thread(self._threads.shutdown)
 
+    @timed(BLOB_STORE_SECONDS, "put")
     async def _write_many(self, files: Sequence[tuple[str, bytes]]) -> None:
         if self._is_async:
             await self._gather([self._fs._pipe_file(path, content) for path, content in files])
         else:
             await self._in_threads(lambda part: self._fs.pipe(dict(part)), [files], threads=1)
 
+    @timed(BLOB_STORE_SECONDS, "get")
     async def _read_many(self, paths: Sequence[str]) -> list[bytes | None]:
         if self._is_async:
             return await self._gather([_or_none_async(self._fs._cat_file(path)) for path in paths])
         return await self._in_threads(lambda path: _or_none(lambda: self._fs.cat_file(path)), paths, threads=1)
 
+    @timed(BLOB_STORE_SECONDS, "list")
     async def _find(self, prefix: str) -> dict[str, Any]:
         if self._is_async:
             found = await self._gather([self._fs._find(prefix, detail=True)])
@@ -145,6 +164,7 @@ class BlobStore:
             raise _unavailable(error) from error
         return entries
 
+    @timed(BLOB_STORE_SECONDS, "remove")
     async def _remove_paths(self, paths: list[str]) -> None:
         if not paths:
             return
@@ -188,8 +208,9 @@ class BlobStore:
 def _unavailable(error: BaseException) -> BaseException:
     if isinstance(error, asyncio.CancelledError | BlobStoreUnavailable):
         return error
-    # What a library says of its requests is for the log; a caller learns what it means.
-    _log.warning("the blob store failed: %s", error)
+    BLOB_STORE_FAILURES.inc()
+    # What a library says of its requests is for the log, but for digests; a caller learns what it means.
+    _log.warning("the blob store failed: %s", _DIGEST.sub("<sha256>", str(error)))
     return BlobStoreUnavailable("the blob store does not answer or can't store; try again")
 
 
@@ -221,7 +242,9 @@ def open_blob_store(url: str, s3_endpoint_url: str | None) -> BlobStore:
     if parts.scheme == "file":
         return BlobStore(DurableLocalFileSystem(parts.path), parts.path)
     if parts.scheme == "s3":
-        return BlobStore(open_s3(s3_endpoint_url), f"{parts.netloc}{parts.path}")
+        blobs = BlobStore(open_s3(s3_endpoint_url), f"{parts.netloc}{parts.path}")
+        blobs.object_versions = ObjectVersions(parts.netloc, parts.path.strip("/"), s3_endpoint_url)
+        return blobs
     filesystem, root = fsspec.core.url_to_fs(url)
     return BlobStore(filesystem, root)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 from app.contract.errors import InternalError
@@ -45,6 +45,16 @@ class ContentCache:
         while self.bytes > self._maximum:
             _, oldest = self._entries.popitem(last=False)
             self.bytes -= len(oldest)
+
+    def drop_stores(self, store_ids: Collection[str]) -> None:
+        """Let go of everything of these stores."""
+        for key in [key for key in self._entries if key[0] in store_ids]:
+            self.bytes -= len(self._entries.pop(key))
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._entries.clear()
+        self.bytes = 0
 
 
 class Contents:

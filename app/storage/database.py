@@ -1,8 +1,10 @@
 """What the services need of a database, and how to open one from its URL."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
+from app.storage.leftovers import Scrubbed
 from app.storage.statements import Batch, Mutation, Parameters, Statement
 
 T = TypeVar("T")
@@ -15,8 +17,8 @@ def tell_nobody(store_id: str) -> None:
     """What `Database.on_commit` is before somebody sets it."""
 
 
-class Transaction(Protocol):
-    """An open write transaction. Raising out of it rolls it back."""
+class Reader(Protocol):
+    """Reads of one moment."""
 
     async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
         """The first row, or None."""
@@ -26,8 +28,16 @@ class Transaction(Protocol):
         """Every row."""
         ...
 
+
+class Transaction(Reader, Protocol):
+    """An open write transaction. Raising out of it rolls it back."""
+
     async def execute(self, statement: Statement | Batch, parameters: Parameters) -> int:
         """Run for effect; the number of rows the (last) statement changed."""
+        ...
+
+    async def execute_many(self, statement: Statement, rows: Sequence[Parameters]) -> None:
+        """Run for effect once for each row of parameters, without a round trip for each."""
         ...
 
 
@@ -48,6 +58,13 @@ class Database(Protocol):
     on_commit: Callable[[str], None]
     """Called with a store's ID after this process committed a change that named it. For somebody to set."""
 
+    async def scrub(self, tables: Sequence[str]) -> tuple[list[Scrubbed], list[str]]:
+        """Overwrite what deleted rows of these tables left behind.
+
+        The second part names what the database keeps elsewhere and can't be reached from here.
+        """
+        ...
+
     async def open(self) -> None:
         """Connect. To be awaited once, in the loop that serves."""
         ...
@@ -62,6 +79,13 @@ class Database(Protocol):
 
     async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
         """Read rows in one statement, outside any transaction."""
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Reader]:
+        """Reads that all see the database as it is at the first of them, however long they go on.
+
+        They hold up nobody, but the database keeps what is changed meanwhile until they end.
+        """
         ...
 
     async def mutate(self, mutation: Mutation, parameters: Parameters, *, store_id: str, row_id: str) -> Row | None:

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 
 from app.contract import clock
+from app.contract.errors import for_log
 from app.storage.blobs import BlobStore
 from app.storage.collector import LOCK_STORE, condemn_unless_referenced
 from app.storage.database import Database, Row, Transaction
@@ -125,7 +126,7 @@ class Mover:
                     # What is held stays in the stage too: let go of it, and leave it to `move_left_behind`.
                     self._healthy = False
                     MOVE_FAILURES.inc()
-                    _log.warning("could not move %d contents to the blob store: %s", len(self._held), error)
+                    _log.warning("could not move %d contents to the blob store: %s", len(self._held), for_log(error))
                     batch = self._held[:]
                 del self._held[: len(batch)]
                 self._held_bytes -= sum(len(item.content) for item in batch)

@@ -1,6 +1,7 @@
 """Blobs that no version refers to: what a crash between a put and its bookkeeping can leave."""
 
 import time
+from collections.abc import Iterable
 
 from app.storage.blobs import BlobInfo, BlobStore
 from app.storage.collector import LOCK_STORE, condemn_unless_referenced
@@ -32,15 +33,15 @@ class Orphans:
         """Condemn the orphans of every store; how many it was."""
         return sum([await self.condemn(blob) for blob in await self.find()])
 
-    async def find(self) -> list[BlobInfo]:
-        """The blobs that nothing knew when they were looked up, past the grace period.
+    async def find(self, store_ids: Iterable[str] | None = None) -> list[BlobInfo]:
+        """The blobs that nothing knew when they were looked up, past the grace period; of these stores, or of all.
 
         Raises:
             SharedBlobStore: another installation uses the same place.
         """
         await self._ownership.check()
         found = []
-        for store_id in await self._blobs.list_store_ids():
+        for store_id in await self._blobs.list_store_ids() if store_ids is None else store_ids:
             blobs = [blob for blob in await self._blobs.list_store(store_id) if self._is_old(blob)]
             if not blobs:
                 continue

@@ -10,10 +10,13 @@ import asyncpg
 from sqlalchemy.engine import URL
 
 from app.contract.errors import Overloaded, Unavailable
-from app.storage.database import Row, Transaction, Work, tell_nobody
+from app.storage.database import Reader, Row, Transaction, Work, tell_nobody
+from app.storage.leftovers import Scrubbed, kept_elsewhere, scrub_postgres
+from app.storage.metrics import DATABASE_FAILURES, DATABASE_SECONDS
 from app.storage.postgres_batches import GroupCommit
 from app.storage.postgres_pool import PoolTimeout, PostgresPool
 from app.storage.statements import Batch, Mutation, Parameters, Statement
+from app.storage.timing import timed
 
 T = TypeVar("T")
 
@@ -85,6 +88,10 @@ class _Transaction:
         status: str = await self._connection.execute(compiled.sql, *compiled.arguments(parameters))
         return int(status.rpartition(" ")[2])
 
+    async def execute_many(self, statement: Statement, rows: Sequence[Parameters]) -> None:
+        compiled = statement.postgresql
+        await self._connection.executemany(compiled.sql, list(map(compiled.arguments, rows)))
+
 
 def connect_arguments(url: URL) -> dict[str, Any]:
     """What `asyncpg.connect` takes for a `postgresql://` URL; `?host=/dir` is a Unix socket's directory."""
@@ -96,6 +103,7 @@ class PostgresDatabase:
     """The `Database` port on PostgreSQL."""
 
     has_single_statement_mutations = True
+    system = "postgresql"
 
     def __init__(self, url: URL, *, pool_size: int = 20) -> None:
         self._url = url
@@ -134,24 +142,51 @@ class PostgresDatabase:
             async with self._pool.connection() as connection:
                 yield connection
         except PoolTimeout as error:
+            DATABASE_FAILURES.labels("busy").inc()
             raise Overloaded("no database connection was free in time; try again") from error
         except asyncpg.TooManyConnectionsError as error:
+            DATABASE_FAILURES.labels("busy").inc()
             raise Overloaded("the database takes no more connections; try again") from error
         except _NOT_THERE as error:
+            DATABASE_FAILURES.labels("away").inc()
             raise Unavailable("the database does not answer or can't store; try again") from error
 
+    @timed(DATABASE_SECONDS, "read", every=8)
     async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        return await self._fetch_one(statement, parameters)
+
+    async def _fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
         compiled = statement.postgresql
         async with self._connection() as connection:
             row: Row | None = await connection.fetchrow(compiled.sql, *compiled.arguments(parameters))
             return row
 
+    @timed(DATABASE_SECONDS, "read", every=8)
     async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
         compiled = statement.postgresql
         async with self._connection() as connection:
             rows: Sequence[Row] = await connection.fetch(compiled.sql, *compiled.arguments(parameters))
             return rows
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Reader]:
+        async with (
+            self._connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield _Transaction(connection)
+
+    async def scrub(self, tables: Sequence[str]) -> tuple[list[Scrubbed], list[str]]:
+        try:
+            connection = await self._connect()
+        except (*_NOT_THERE, asyncpg.PostgresError) as error:
+            raise Unavailable(f"the database can't be used: {error}") from error
+        try:
+            return await scrub_postgres(connection, tables), await kept_elsewhere(connection)
+        finally:
+            await connection.close()
+
+    @timed(DATABASE_SECONDS, "write")
     async def mutate(self, mutation: Mutation, parameters: Parameters, *, store_id: str, row_id: str) -> Row | None:
         commits = self._commits.get(mutation)
         if commits is None:
@@ -166,11 +201,12 @@ class PostgresDatabase:
     async def _mutate_alone(self, mutation: Mutation, parameters: Parameters) -> Row | None:
         for attempt in range(_ATTEMPTS):
             try:
-                return await self.fetch_one(mutation, parameters)
+                return await self._fetch_one(mutation, parameters)
             except _CAN_BE_RUN_AGAIN as error:
                 await self._before_next(attempt, error)
         raise AssertionError
 
+    @timed(DATABASE_SECONDS, "write")
     async def transact(self, work: Work[T], *, store_id: str | None = None) -> T:
         async with self._gates(store_id):
             for attempt in range(_ATTEMPTS):
@@ -188,5 +224,6 @@ class PostgresDatabase:
     @staticmethod
     async def _before_next(attempt: int, error: Exception) -> None:
         if attempt + 1 == _ATTEMPTS:
+            DATABASE_FAILURES.labels("busy").inc()
             raise Overloaded("too many changes at once to the same rows; try again") from error
         await asyncio.sleep(0.005 * 2**attempt)

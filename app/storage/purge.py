@@ -5,6 +5,7 @@ The row, with `deleted_at` set, is the note that this is still to do; every step
 
 from app.storage.blobs import BlobStore
 from app.storage.database import Database, Transaction
+from app.storage.metrics import STORES_PURGED
 from app.storage.statements import Statement
 
 _BATCH = 1_000
@@ -47,11 +48,13 @@ class Purger:
         purged = 0
         while rows := await self._database.fetch_all(_DELETED_STORES, {"limit": 100}):
             for row in rows:
-                await self._purge_store(row["id"])
+                await self.purge_store(row["id"])
                 purged += 1
+                STORES_PURGED.inc()
         return purged
 
-    async def _purge_store(self, store_id: str) -> None:
+    async def purge_store(self, store_id: str) -> None:
+        """Purge one deleted store; also what is left of one whose row is gone. Errors as `purge`."""
         # Stage and versions go before the blobs: a mover that puts a blob after these are removed then finds its
         # stage row and every version gone, and condemns it.
         await self._execute(_UNSTAGE, store_id)

@@ -1,7 +1,10 @@
-"""Version retention: old versions go, but never a head, nor the newest few of a live memory (contract, 3.5)."""
+"""Version retention: old versions go, but never a head, nor the newest few of a live memory (contract, 3.5).
+
+A store under legal hold keeps them all.
+"""
 
 from app.contract import clock
-from app.storage.collector import LOCK_STORE, condemn_unless_referenced
+from app.storage.collector import condemn_unless_referenced
 from app.storage.database import Database, Transaction
 from app.storage.metrics import VERSIONS_EXPIRED
 from app.storage.statements import Statement
@@ -11,12 +14,13 @@ _BATCH = 200
 _STORES = Statement(
     """
     SELECT id FROM memory_stores
-     WHERE id > :store_id AND deleted_at IS NULL
+     WHERE id > :store_id AND deleted_at IS NULL AND held_at IS NULL
        AND EXISTS (SELECT 1 FROM memory_versions v
                     WHERE v.store_id = memory_stores.id AND v.created_at < :before)
      ORDER BY id LIMIT :limit
     """
 )
+_LOCK_STORE = Statement("SELECT held_at FROM memory_stores WHERE id = :store_id FOR UPDATE")
 _EXPIRED = Statement(
     """
     SELECT v.seq, v.content_sha256 FROM memory_versions v
@@ -59,7 +63,9 @@ class Retention:
 
         async def work(transaction: Transaction) -> list[int]:
             # The store's row is held, so no memory can change, and no version become a head, in between.
-            await transaction.fetch_one(LOCK_STORE, {"store_id": store_id})
+            store = await transaction.fetch_one(_LOCK_STORE, {"store_id": store_id})
+            if store is None or store["held_at"] is not None:
+                return []
             rows = await transaction.fetch_all(
                 _EXPIRED,
                 {"store_id": store_id, "seq": seq, "before": before, "keep": self._keep, "limit": _BATCH},

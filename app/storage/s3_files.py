@@ -11,9 +11,9 @@ import boto3
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.fsspec import FsspecStore
 
-_CONNECT = timedelta(seconds=3)
-_REQUEST = timedelta(seconds=10)
-_RETRIES = 2
+CONNECT_SECONDS = 3
+REQUEST_SECONDS = 10
+RETRIES = 2
 
 
 class S3FileSystem(FsspecStore):
@@ -70,11 +70,11 @@ def open_s3(endpoint_url: str | None) -> S3FileSystem:
     options: dict[str, Any] = {
         "config": config,
         "client_options": {
-            "connect_timeout": _CONNECT,
-            "timeout": _REQUEST,
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
             "allow_http": bool(endpoint_url and endpoint_url.startswith("http://")),
         },
-        "retry_config": {"max_retries": _RETRIES, "retry_timeout": _REQUEST},
+        "retry_config": {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=REQUEST_SECONDS)},
         "asynchronous": True,
     }
     if not (os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY")):

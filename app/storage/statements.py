@@ -27,6 +27,9 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "expected_sha256": LargeBinary(),
     "secret_sha256": LargeBinary(),
     "content": LargeBinary(),
+    "salt": LargeBinary(),
+    "signing_key": LargeBinary(),
+    "digests": ARRAY(String()),
     "size": Integer(),
     "operation": SmallInteger(),
     "seq": BigInteger(),
@@ -47,13 +50,14 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "memory_ids": ARRAY(String()),
     "session_ids": ARRAY(String()),
     "version_ids": ARRAY(String()),
+    "source_ids": ARRAY(String()),
     "store_ids": ARRAY(String()),
     **dict.fromkeys(
         ("now", "until", "before", "created_at", "updated_at", "archived_at", "created_from", "created_to"),
         BigInteger(),
     ),
     **dict.fromkeys(
-        ("created_after", "created_before", "expires_at"),
+        ("created_after", "created_before", "expires_at", "held_at"),
         BigInteger(),
     ),
 }
@@ -91,24 +95,26 @@ def _compile(sql: str, dialect: Any, type_of: Callable[[str], TypeEngine[Any]] =
     return Compiled(str(compiled), tuple(compiled.positiontup or ()))
 
 
-def _postgresql(sql: str) -> Compiled:
+def _postgresql(sql: str, type_of: Callable[[str], TypeEngine[Any]] = _type) -> Compiled:
     plain = _EACH.sub(r"unnest(\1) WITH ORDINALITY AS \2 (value, position)", _IN_LIST.sub(r"= ANY(\1)", sql))
-    return _compile(plain, asyncpg_dialect())  # type: ignore[no-untyped-call]
+    return _compile(plain, asyncpg_dialect(), type_of)  # type: ignore[no-untyped-call]
 
 
-def _sqlite(sql: str) -> Compiled:
+def _sqlite(sql: str, type_of: Callable[[str], TypeEngine[Any]] = _type) -> Compiled:
     plain = _FOR_UPDATE.sub("", _IN_LIST.sub(r"IN (SELECT value FROM json_each(\1))", sql))
     plain = _EACH.sub(r"(SELECT value, key + 1 AS position FROM json_each(\1)) AS \2", plain)
-    return _compile(plain, pysqlite_dialect())
+    return _compile(plain, pysqlite_dialect(), type_of)
 
 
 class Statement:
     """One SQL statement. Compiling is only text: a statement for one database alone is never run on the other."""
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, types: Mapping[str, TypeEngine[Any]] | None = None) -> None:
+        """`types`: of the parameters by name, where a statement is made from tables and not written by hand."""
+        type_of = _type if types is None else types.__getitem__
         self.sql = sql
-        self.postgresql = _postgresql(sql)
-        self.sqlite = _sqlite(sql)
+        self.postgresql = _postgresql(sql, type_of)
+        self.sqlite = _sqlite(sql, type_of)
 
 
 class Mutation(Statement):

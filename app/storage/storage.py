@@ -9,6 +9,7 @@ from app.storage.blobs import BlobStore, open_blob_store
 from app.storage.collector import Collector
 from app.storage.contents import ContentCache, Contents
 from app.storage.database import Database
+from app.storage.erasure_watch import ErasureWatch
 from app.storage.installation import Ownership
 from app.storage.mover import Mover
 from app.storage.orphans import Orphans
@@ -59,7 +60,9 @@ class Storage:
         options = self._options
         await self.database.open()
         self.blobs: BlobStore = open_blob_store(options.blob_url, options.s3_endpoint_url)
-        self.contents = Contents(self.blobs, ContentCache(options.cache_bytes))
+        cache = ContentCache(options.cache_bytes)
+        self.contents = Contents(self.blobs, cache)
+        self.erasure_watch = ErasureWatch(self.database, cache)
         self.ownership = Ownership(self.database, self.blobs)
         self.mover = Mover(self.database, self.blobs)
         self.sweeper = Sweeper(
@@ -74,9 +77,11 @@ class Storage:
         if in_background:
             self.mover.start()
             self.sweeper.start()
+            await self.erasure_watch.start()
 
     async def close(self) -> None:
         """Move what is still held to the blob store, then disconnect."""
+        await self.erasure_watch.stop()
         await self.sweeper.stop()
         await self.mover.stop()
         await self.blobs.close()

@@ -16,7 +16,7 @@ from app.storage.collector import Collector
 from app.storage.database import Database
 from app.storage.installation import SharedBlobStore
 from app.storage.leases import Lease
-from app.storage.metrics import STAGED, STAGED_AGE
+from app.storage.metrics import STAGED, STAGED_AGE, SWEEP_SECONDS, SWEEPS, SWEPT_AT
 from app.storage.mover import Mover
 from app.storage.orphans import Orphans
 from app.storage.purge import Purger
@@ -104,13 +104,22 @@ class Sweeper:
             Unavailable: the database or the blob store does not answer; the rest waits for the next pass.
 
         """
-        return Swept(
-            moved=await self._mover.move_left_behind(all_ages=all_ages),
-            stores_purged=await self._purger.purge(),
-            versions_expired=await self._retention.expire(),
-            orphans_condemned=await self._orphans.condemn_all(),
-            blobs_removed=await self._collector.collect(),
-        )
+        started = time.monotonic()
+        try:
+            swept = Swept(
+                moved=await self._mover.move_left_behind(all_ages=all_ages),
+                stores_purged=await self._purger.purge(),
+                versions_expired=await self._retention.expire(),
+                orphans_condemned=await self._orphans.condemn_all(),
+                blobs_removed=await self._collector.collect(),
+            )
+        except Exception:
+            SWEEPS.labels("failed").inc()
+            raise
+        SWEEPS.labels("done").inc()
+        SWEEP_SECONDS.observe(time.monotonic() - started)
+        SWEPT_AT.set_to_current_time()
+        return swept
 
     async def _run(self) -> None:
         next_sweep = time.monotonic() + min(self._interval, _TICK_SECONDS)

@@ -310,3 +310,12 @@ erasure_subjects = Table(
     Column("memory_id", Key, primary_key=True, comment="empty: the whole store"),
     Column("done_at", Micros),
 )
+"""What an erasure under way removes. Gone when it is finished: then no list says what was erased."""
+
+erasure_digests = Table(
+    "erasure_digests",
+    metadata,
+    Column("erasure_id", Key, ForeignKey("erasures.id"), primary_key=True),
+    Column("kind", Key, primary_key=True, comment="store, memory or version; within: a store that lost memories"),
+    Column("digest", Key, primary_key=True, comment="SHA-256 of salt and ID, in hex: what the report shows"),
+)

@@ -21,7 +21,7 @@ INSERT = Statement(
     """
 )
 FIND = Statement(f"SELECT {_COLUMNS} FROM memory_stores WHERE id = :store_id AND {_MINE}")
-LOCK = Statement(f"SELECT {_COLUMNS} FROM memory_stores WHERE id = :store_id AND {_MINE} FOR UPDATE")
+LOCK = Statement(f"SELECT {_COLUMNS}, held_at FROM memory_stores WHERE id = :store_id AND {_MINE} FOR UPDATE")
 UPDATE = Statement(
     """
     UPDATE memory_stores
@@ -31,6 +31,10 @@ UPDATE = Statement(
 )
 ARCHIVE = Statement("UPDATE memory_stores SET archived_at = :now, updated_at = :now WHERE id = :store_id")
 DELETE = Statement("UPDATE memory_stores SET deleted_at = :now WHERE id = :store_id")
+
+FIND_HOLD = Statement(f"SELECT id, held_at, hold_reason FROM memory_stores WHERE id = :store_id AND {_MINE}")
+LOCK_HOLD = Statement(f"{FIND_HOLD.sql} FOR UPDATE")
+HOLD = Statement("UPDATE memory_stores SET held_at = :held_at, hold_reason = :reason WHERE id = :store_id")
 
 
 def listing(*, include_archived: bool, continued: bool, backwards_from: bool, forwards_to: bool) -> Statement:

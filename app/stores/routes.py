@@ -6,15 +6,17 @@ from fastapi import APIRouter
 
 from app.contract import clock
 from app.http.access import open_to_sessions
-from app.http.documents import Body, CallerParameter, NoBody, Query, StoreId, answers
+from app.http.documents import Body, CallerParameter, NoBody, Omittable, Query, StoreId, answers
 from app.http.pages import Page
 from app.http.services import service
 from app.stores import wire
+from app.stores.holds import Holds
 from app.stores.service import StoreFilters, Stores
 
 router = APIRouter(prefix="/v1/memory_stores", tags=["memory stores"])
 
 StoresService = Annotated[Stores, service(Stores)]
+HoldsService = Annotated[Holds, service(Holds)]
 
 
 @router.post("", response_model=wire.MemoryStore, responses=answers(413))
@@ -82,3 +84,31 @@ async def archive_memory_store(
 ) -> wire.MemoryStore:
     """Archive a memory store for good: its memories can then be read and deleted, not created or updated."""
     return wire.store(await stores.archive(caller, memory_store_id))
+
+
+@router.post("/{memory_store_id}/hold", response_model=wire.MemoryStoreHold, responses=answers(413))
+async def place_memory_store_hold(
+    caller: CallerParameter,
+    holds: HoldsService,
+    memory_store_id: StoreId,
+    body: Annotated[Omittable[wire.PlaceHold], Body()] = None,
+) -> wire.MemoryStoreHold:
+    """Put a memory store under legal hold: until it is released, nothing of it can be deleted, redacted or erased."""
+    return wire.hold(await holds.place(caller, memory_store_id, body.reason if body else None))
+
+
+@router.get("/{memory_store_id}/hold", response_model=wire.MemoryStoreHold, responses=answers())
+async def retrieve_memory_store_hold(
+    caller: CallerParameter, holds: HoldsService, memory_store_id: StoreId
+) -> wire.MemoryStoreHold:
+    """Retrieve a memory store's legal hold; 404 if it has none."""
+    return wire.hold(await holds.retrieve(caller, memory_store_id))
+
+
+@router.delete("/{memory_store_id}/hold", response_model=wire.ReleasedHold, responses=answers())
+async def release_memory_store_hold(
+    caller: CallerParameter, holds: HoldsService, memory_store_id: StoreId
+) -> wire.ReleasedHold:
+    """Release a memory store from its legal hold; 404 if it has none."""
+    await holds.release(caller, memory_store_id)
+    return {"type": "memory_store_hold_released", "memory_store_id": memory_store_id}

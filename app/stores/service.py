@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from app.contract import clock, cursors, ids, text
+from app.audit import log as audit
+from app.contract import clock, ids, text
 from app.contract.actors import Caller
-from app.contract.errors import InvalidRequest, NotFound
+from app.contract.errors import InvalidRequest
 from app.storage.database import Row, Transaction
+from app.storage.listing import newest_first
 from app.storage.storage import Storage
 from app.stores import queries
+from app.stores.holds import refuse_if_held
+from app.stores.missing import not_found as not_found
 
 _listing = lru_cache(queries.listing)
 
@@ -23,11 +27,6 @@ class StoreFilters:
     include_archived: bool
     created_from: int | None
     created_to: int | None
-
-
-def not_found(store_id: str) -> NotFound:
-    """The refusal for a store that is unknown, deleted, or another workspace's."""
-    return NotFound(f"memory store {store_id!r} was not found")
 
 
 class Stores:
@@ -53,6 +52,7 @@ class Stores:
             "metadata": json.dumps(text.check_metadata(metadata)),
             "now": clock.now(),
         }
+        entry = audit.entry(caller, "store.created", subject=parameters["store_id"])
 
         async def work(transaction: Transaction) -> Row:
             counted = await transaction.execute(
@@ -61,7 +61,9 @@ class Stores:
             if not counted:
                 raise InvalidRequest(f"the workspace already holds its maximum of {self._max_stores:,} memory stores")
             await transaction.execute(queries.INSERT, parameters)
-            return await _found(transaction, parameters)
+            found = await _found(transaction, parameters)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work)
 
@@ -91,6 +93,7 @@ class Stores:
             text.check_name(name)
         if description is not None:
             text.check_description(description)
+        entry = audit.entry(caller, "store.updated", subject=store_id)
 
         async def work(transaction: Transaction) -> Row:
             row = await _locked(transaction, scope)
@@ -106,31 +109,43 @@ class Stores:
             if changed == current:
                 return row
             await transaction.execute(queries.UPDATE, {**scope, **changed, "now": clock.now()})
-            return await _found(transaction, scope)
+            found = await _found(transaction, scope)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work, store_id=store_id)
 
     async def archive(self, caller: Caller, store_id: str) -> Row:
         """Archive for good; again changes nothing."""
         scope = {"store_id": store_id, "workspace_id": caller.workspace_id}
+        entry = audit.entry(caller, "store.archived", subject=store_id)
 
         async def work(transaction: Transaction) -> Row:
             row = await _locked(transaction, scope)
             if row["archived_at"] is not None:
                 return row
             await transaction.execute(queries.ARCHIVE, {**scope, "now": clock.now()})
-            return await _found(transaction, scope)
+            found = await _found(transaction, scope)
+            await audit.append(transaction, entry)
+            return found
 
         return await self._database.transact(work, store_id=store_id)
 
     async def delete(self, caller: Caller, store_id: str) -> None:
-        """Make the store not exist. Its rows and blobs are purged right after (`app.storage.sweeper`)."""
+        """Make the store not exist. Its rows and blobs are purged right after (`app.storage.sweeper`).
+
+        Raises:
+            UnderLegalHold: it is.
+
+        """
         scope = {"store_id": store_id, "workspace_id": caller.workspace_id}
+        entry = audit.entry(caller, "store.deleted", subject=store_id)
 
         async def work(transaction: Transaction) -> None:
-            await _locked(transaction, scope)
+            refuse_if_held(await _locked(transaction, scope))
             await transaction.execute(queries.DELETE, {**scope, "now": clock.now()})
             await transaction.execute(queries.COUNT_ONE_LESS, scope)
+            await audit.append(transaction, entry)
 
         await self._database.transact(work, store_id=store_id)
         self._storage.sweeper.wake()
@@ -151,28 +166,18 @@ class Stores:
             filters.created_from,
             filters.created_to,
         )
-        before, before_id = cursors.decode(listing, page, (int, str)) if page is not None else (None, None)
         statement = _listing(
             include_archived=filters.include_archived,
             continued=page is not None,
             backwards_from=filters.created_from is not None,
             forwards_to=filters.created_to is not None,
         )
-        rows = await self._database.fetch_all(
-            statement,
-            {
-                "workspace_id": caller.workspace_id,
-                "created_from": filters.created_from,
-                "created_to": filters.created_to,
-                "before": before,
-                "before_id": before_id,
-                "limit": limit + 1,
-            },
-        )
-        items = list(rows[:limit])
-        if len(rows) <= limit:
-            return items, None
-        return items, cursors.encode(listing, (items[-1]["created_at"], items[-1]["id"]))
+        parameters = {
+            "workspace_id": caller.workspace_id,
+            "created_from": filters.created_from,
+            "created_to": filters.created_to,
+        }
+        return await newest_first(self._database, statement, parameters, listing=listing, limit=limit, page=page)
 
 
 async def _locked(transaction: Transaction, scope: Mapping[str, str]) -> Row:

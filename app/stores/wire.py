@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from app.contract import clock
-from app.contract.limits import DESCRIPTION_MAX_CHARACTERS, NAME_MAX_CHARACTERS
+from app.contract.limits import DESCRIPTION_MAX_CHARACTERS, HOLD_REASON_MAX_CHARACTERS, NAME_MAX_CHARACTERS
 from app.http.documents import NO_CONTROLS, NO_NULLS, StoreIdText, Timestamp, shape
 from app.http.metadata import Metadata, MetadataPatch
 from app.http.pages import CreatedRange, Flag, PageQuery
@@ -53,6 +53,34 @@ class DeletedMemoryStore(TypedDict):
 
     id: StoreIdText
     type: Literal["memory_store_deleted"]
+
+
+class MemoryStoreHold(TypedDict):
+    """A store's legal hold. Ours: the vendor has none."""
+
+    type: Literal["memory_store_hold"]
+    memory_store_id: StoreIdText
+    held_at: Timestamp
+    reason: str | None
+
+
+class ReleasedHold(TypedDict):
+    """What is left of a hold."""
+
+    type: Literal["memory_store_hold_released"]
+    memory_store_id: StoreIdText
+
+
+class PlaceHold(BaseModel):
+    """Body of a hold."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Annotated[str, shape(maxLength=HOLD_REASON_MAX_CHARACTERS, pattern=NO_NULLS)] | None = Field(
+        None,
+        description="At most 1,024 characters for those who look after holds; not in refusals, nor in the audit log.",
+        examples=["Case 2026-17"],
+    )
 
 
 class CreateStore(BaseModel):
@@ -107,4 +135,14 @@ def store(row: Row) -> MemoryStore:
         "created_at": clock.rfc3339(row["created_at"]),
         "updated_at": clock.rfc3339(row["updated_at"]),
         "archived_at": clock.rfc3339_or_none(row["archived_at"]),
+    }
+
+
+def hold(row: Row) -> MemoryStoreHold:
+    """A hold's row as the wire shows it."""
+    return {
+        "type": "memory_store_hold",
+        "memory_store_id": row["id"],
+        "held_at": clock.rfc3339(row["held_at"]),
+        "reason": row["hold_reason"],
     }

@@ -46,7 +46,7 @@ FIND = Statement(
      WHERE v.id = :version_id AND {_IN_MY_STORE}
     """
 )
-LOCK_STORE = Statement(f"SELECT 1 AS found FROM memory_stores s WHERE {_IN_MY_STORE} FOR UPDATE")
+LOCK_STORE = Statement(f"SELECT s.id, s.held_at FROM memory_stores s WHERE {_IN_MY_STORE} FOR UPDATE")
 FIND_HEAD = Statement("SELECT version_id FROM memories WHERE id = :memory_id AND store_id = :store_id")
 REDACT = Statement(
     """

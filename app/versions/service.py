@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+from app.audit import log as audit
 from app.contract import clock, cursors
 from app.contract.actors import API_KEY, SERVICE_ACCOUNT, SESSION, Caller
 from app.contract.errors import InvalidRequest, NotFound
@@ -12,7 +13,8 @@ from app.storage.collector import condemn_unless_referenced
 from app.storage.contents import with_fresh_rows
 from app.storage.database import Row, Transaction
 from app.storage.storage import Storage
-from app.stores.service import not_found as store_not_found
+from app.stores.holds import refuse_if_held
+from app.stores.missing import not_found as store_not_found
 from app.versions import queries
 
 _listing = lru_cache(maxsize=512)(queries.listing)
@@ -146,6 +148,7 @@ class Versions:
 
         Raises:
             InvalidRequest: it is the head of a live memory.
+            UnderLegalHold: the store is, and the version is not redacted already.
 
         """
         parameters: dict[str, Any] = {
@@ -155,15 +158,18 @@ class Versions:
             "actor_type": caller.actor.type,
             "actor_id": caller.actor.id,
         }
+        entry = audit.entry(caller, "version.redacted", subject=version_id, detail={"memory_store_id": store_id})
 
         async def work(transaction: Transaction) -> tuple[Row, bool]:
-            if await transaction.fetch_one(queries.LOCK_STORE, parameters) is None:
+            store = await transaction.fetch_one(queries.LOCK_STORE, parameters)
+            if store is None:
                 raise store_not_found(store_id)
             row = await transaction.fetch_one(queries.FIND, parameters)
             if row is None:
                 raise _not_found(version_id, store_id)
             if row["redacted_at"] is not None:
                 return row, False
+            refuse_if_held(store)
             head = await transaction.fetch_one(queries.FIND_HEAD, {"store_id": store_id, "memory_id": row["memory_id"]})
             if head is not None and head["version_id"] == version_id:
                 raise InvalidRequest(
@@ -175,6 +181,7 @@ class Versions:
             condemned = sha256 is not None and await condemn_unless_referenced(transaction, store_id, bytes(sha256))
             redacted = await transaction.fetch_one(queries.FIND, parameters)
             assert redacted is not None
+            await audit.append(transaction, entry)
             return redacted, condemned
 
         row, condemned = await self._storage.database.transact(work, store_id=store_id)

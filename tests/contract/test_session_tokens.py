@@ -39,12 +39,17 @@ READ = {
     f"HEAD {_STORE}/memories/{{memory_id}}",
     f"GET {_STORE}/memory_versions",
     f"GET {_STORE}/memory_versions/{{memory_version_id}}",
+    f"GET {_STORE}/comparisons",
+    f"GET {_STORE}/as_of/memories",
+    f"GET {_STORE}/as_of/memories/{{memory_id}}",
+    f"GET {_STORE}/memories/{{memory_id}}/blame",
 }
 WRITE = {
     f"POST {_STORE}/memories",
     f"POST {_STORE}/memories/{{memory_id}}",
     f"DELETE {_STORE}/memories/{{memory_id}}",
     f"POST {_STORE}/moves",
+    f"POST {_STORE}/memory_versions/{{memory_version_id}}/restore",
 }
 OWN_SESSION = {
     "GET /v1/sessions/{session_id}",
@@ -199,6 +204,11 @@ BODIES = {
     f"POST {_STORE}/memories/{{memory_id}}": {"content": "changed"},
     f"POST {_STORE}/moves": {"from": "/notes/", "to": "/moved/"},
 }
+QUERIES = {
+    f"GET {_STORE}/comparisons": "?to={memory_version_id}",
+    f"GET {_STORE}/as_of/memories": "?seq=1",
+    f"GET {_STORE}/as_of/memories/{{memory_id}}": "?seq=1",
+}
 
 
 def operations(http: httpx2.Client) -> set[str]:
@@ -211,7 +221,8 @@ def operations(http: httpx2.Client) -> set[str]:
 def ask(agent: Agent, operation: str, sample: Sample) -> httpx2.Response:
     """Call an operation with the session's token, so that it would succeed if it were allowed."""
     method, template = operation.split(" ")
-    return agent.http.request(method, template.format(**parameters(agent, sample)), json=BODIES.get(operation))
+    target = (template + QUERIES.get(operation, "")).format(**parameters(agent, sample))
+    return agent.http.request(method, target, json=BODIES.get(operation))
 
 
 def in_safe_order(allowed: set[str]) -> list[str]:

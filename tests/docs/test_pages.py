@@ -78,7 +78,7 @@ def test_the_limits_page_has_every_limit_of_the_contract() -> None:
 
 def test_the_metrics_page_names_only_metrics_that_are_served(http: httpx2.Client) -> None:
     served = http.get("/metrics").text
-    named = set(re.findall(r"memstore_\w+", text_of("docs/how-to/operate.md")))
+    named = set(re.findall(r"memstore_\w+", text_of("docs/reference/metrics.md")))
     assert named
     assert {name for name in named if not re.search(rf"^# TYPE {name} ", served, re.MULTILINE)} == set()
 
@@ -95,10 +95,9 @@ def documented_commands() -> dict[tuple[str, ...], set[str]]:
 def commands(command: Any, *name: str) -> Iterator[tuple[tuple[str, ...], set[str]]]:
     """The commands that the program has, those of groups too, each with its options."""
     members = getattr(command, "commands", None)
-    if members is None:
+    if members is None or command.invoke_without_command:
         yield name, {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
-        return
-    for member, below in members.items():
+    for member, below in (members or {}).items():
         yield from commands(below, *name, member)
 
 

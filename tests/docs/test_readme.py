@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anthropic
 import pytest
 
 from tests.docs.blocks import (
@@ -55,12 +56,19 @@ def test_a_page_does_what_it_says(page: str, server: Server, tmp_path: Path) -> 
     directory = make_readers_directory(tmp_path / "checkout", server.api_key)
     with server.client() as client:
         store = client.beta.memory_stores.create(name="Team notes")
+        somebody = client.beta.memory_stores.create(name="Of a person", metadata={"user": "u_123"})
+        client.beta.memory_stores.memories.create(somebody.id, path="/address.md", content="At home.")
+        memory = client.beta.memory_stores.memories.create(store.id, path="/first.md", content="One.")
+        client.beta.memory_stores.memories.update(memory.id, memory_store_id=store.id, content="Two.")
     places = {f"MEMSTORE_{place}_DIR": str(tmp_path / place.lower()) for place in ("RUN", "STATE", "CACHE")}
     found = [block for block in blocks(page) if not block.starts_a_server]
     for language in (SHELL, PYTHON):
         if mine := [block for block in found if block.language == language]:
             replace = {READERS_URL: server.base_url}
             run_as_reader(mine, language, directory, server.environment | places | {"STORE": store.id}, replace)
+    if page == "README.md":
+        with server.client() as client, pytest.raises(anthropic.NotFoundError):
+            client.beta.memory_stores.retrieve(somebody.id)
 
 
 @needs_make

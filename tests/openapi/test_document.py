@@ -26,7 +26,7 @@ OPERATIONS: dict[str, Schema] = {
     for method, operation in operations.items()
 }
 API = {name: operation for name, operation in OPERATIONS.items() if " /v1/" in name}
-ALWAYS = {"200", "400", "401", "403", "404", "500", "503", "529", "default"}
+ALWAYS = {"200", "400", "401", "403", "404", "429", "500", "503", "529", "default"}
 
 LISTINGS = {
     name: operation
@@ -118,6 +118,8 @@ def test_a_conflict_is_with_a_path_a_content_a_name_a_version_or_a_use() -> None
         f"POST {store}/memories/{{memory_id}}",
         f"DELETE {store}/memories/{{memory_id}}",
         f"POST {store}/moves",
+        f"POST {store}/memory_versions/{{memory_version_id}}/restore",
+        f"POST {store}/rollback",
         "POST /v1/environments",
         "POST /v1/environments/{environment_id}",
         "DELETE /v1/environments/{environment_id}",
@@ -154,7 +156,7 @@ def test_every_answer_has_its_headers(operation: Schema) -> None:
     for status, answer in operation["responses"].items():
         assert answer["headers"]["request-id"]["required"]
         assert ("anthropic-workspace-id" in answer["headers"]) == (status != "401")
-        assert ("retry-after" in answer["headers"]) == (status in ("503", "529"))
+        assert ("retry-after" in answer["headers"]) == (status in ("429", "503", "529"))
         assert ("x-should-retry" in answer["headers"]) == (status == "409")
         assert ("allow" in answer["headers"]) == (status == "default")
     assert ("etag" in operation["responses"]["200"]["headers"]) == (
@@ -165,7 +167,10 @@ def test_every_answer_has_its_headers(operation: Schema) -> None:
 @each_operation
 def test_the_vendors_headers_are_optional_parameters(operation: Schema) -> None:
     sent = {each["name"]: each for each in operation["parameters"] if each["in"] == "header"}
-    own = {"last-event-id"} if operation["operationId"].startswith("list_changes") else set()
+    operation_id = operation["operationId"]
+    own = {"last-event-id"} if operation_id.startswith("list_changes") else set()
+    if operation_id.startswith(("create_memory_v1", "delete_memory_v1")):
+        own = {"x-stainless-retry-count"}
     assert sent.keys() - own == {"anthropic-version", "anthropic-beta", "anthropic-workspace-id"}
     assert not any(each["required"] for each in sent.values())
 

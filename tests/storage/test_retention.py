@@ -1,9 +1,12 @@
 """Version retention: what goes, what never goes, and that contents go with their versions (contract, 3.5)."""
 
 import time
+from typing import Any
 
 import pytest
 
+from app.storage.database import Work
+from app.stores.holds import Holds
 from tests.storage.parts import Parts, Written
 
 pytestmark = pytest.mark.anyio
@@ -61,6 +64,39 @@ async def test_a_head_stays_even_if_only_one_version_is_kept(parts: Parts) -> No
     for head in (short[-1], long[-1]):
         assert versions_of(parts, head) == [head.version_id]
         assert await parts.read(head) == head.content
+
+
+async def test_a_store_under_legal_hold_keeps_everything_until_it_is_released(parts: Parts) -> None:
+    held, free = await parts.store(), await parts.store()
+    versions, others = await history(parts, held, 8), await history(parts, free, 8)
+    holds = Holds(parts.storage)
+    await holds.place(parts.caller, held, None)
+    age(parts, 1000)
+    assert await expire(parts) == 8 - KEEP
+    assert len(versions_of(parts, versions[0])) == 8
+    assert len(versions_of(parts, others[0])) == KEEP
+    await holds.release(parts.caller, held)
+    assert await expire(parts) == 8 - KEEP
+    assert len(versions_of(parts, versions[0])) == KEEP
+
+
+async def test_a_hold_that_comes_while_retention_is_at_work_is_seen(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_id = await parts.store()
+    versions = await history(parts, store_id, 8)
+    age(parts, 1000)
+    database, holds = parts.storage.database, Holds(parts.storage)
+    transact = database.transact
+
+    async def held_just_before(work: Work[Any], *, store_id: str | None = None) -> Any:
+        monkeypatch.setattr(database, "transact", transact)
+        await holds.place(parts.caller, versions[0].store_id, None)
+        return await transact(work, store_id=store_id)
+
+    monkeypatch.setattr(database, "transact", held_just_before)
+    assert await expire(parts) == 0
+    assert len(versions_of(parts, versions[0])) == 8
 
 
 async def test_a_memory_with_few_versions_loses_none(parts: Parts) -> None:

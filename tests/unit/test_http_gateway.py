@@ -241,7 +241,7 @@ def test_a_fault_is_500_without_the_reason_which_is_logged_under_the_request_id(
     assert answer.error()["type"] == "api_error"
     assert answer.headers["request-id"] in answer.error()["message"]
     assert b"secret" not in answer.body
-    (record,) = caplog.records
+    (record,) = [record for record in caplog.records if record.name == "app.http.gateway"]
     assert answer.headers["request-id"] in record.getMessage()
     assert record.exc_info is not None
     assert "the secret reason" in str(record.exc_info[1])

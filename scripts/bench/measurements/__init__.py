@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from scripts.bench.bench import Bench
 from scripts.bench.measurements import (
+    administration,
     flat,
     hot_postgres,
     hot_sqlite,
@@ -28,6 +29,9 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "lists": listings.pages,
     "cold-download": listings.cold_download,
     "flat": flat.flat,
+    "export-import": administration.moving,
+    "forget": administration.forgetting,
+    "as-of": administration.past,
     "sdk": sdk.latency,
     "mount-files": mount_files.reading,
     "mount-create": mount_files.creating,

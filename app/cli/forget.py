@@ -1,0 +1,289 @@
+"""`memstore forget`: erase stores or memories wherever they are kept, and prove it."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.operator import actor
+from app.cli.running import with_storage
+from app.contract import clock
+from app.contract.errors import InvalidRequest
+from app.erasure.plan import Plan, Planner
+from app.erasure.report import is_report, report
+from app.erasure.selection import Selection, parse_where
+from app.erasure.service import Erasures, unfinished_text
+from app.erasure.verification import Verdict, verify
+from app.storage.storage import Storage
+
+app = typer.Typer(
+    help="Erase stores or memories wherever they are kept, and prove it.",
+    invoke_without_command=True,
+    add_completion=False,
+)
+
+_UNREADABLE = 2
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def forget(
+    context: typer.Context,
+    store: Annotated[list[str] | None, typer.Option(help="A store by its ID. Repeatable.", metavar="ID")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Stores with this pair in their metadata. Repeatable: all pairs.", metavar="KEY=VALUE"),
+    ] = None,
+    path_prefix: Annotated[
+        str | None, typer.Option(help="Only the memories at this path or below it.", metavar="PATH")
+    ] = None,
+    contains: Annotated[
+        str | None,
+        typer.Option(help="Only the memories with this text in a path or content, of any version.", metavar="TEXT"),
+    ] = None,
+    workspace: Annotated[str | None, typer.Option(help="Only in this workspace.", metavar="NAME")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only show what would go.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish an erasure that was interrupted.")] = False,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", help="Write the signed report here.", metavar="FILE", dir_okay=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase stores or memories wherever they are kept, and prove it.
+
+    With --store or --where alone, whole stores go. With --path-prefix or --contains, those memories go with all their
+    versions, in these stores or in every store. Without --yes nothing changes.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    selection = Selection(store or (), parse_where(where or ()), path_prefix, contains, workspace)
+    if resume:
+        if selection != Selection():
+            raise InvalidRequest("--resume goes on with what was selected before; it takes no selection")
+    else:
+        selection.check()
+
+    if report_file is not None and (yes or resume):
+        report_file.touch()  # Rather now than when everything is gone.
+
+    async def work(storage: Storage) -> dict[str, Any] | None:
+        erasures = Erasures(storage, actor())
+        unfinished = await erasures.unfinished()
+        if resume:
+            if unfinished is None:
+                raise InvalidRequest("no erasure is unfinished; there is nothing to resume")
+            return await report(storage.database, await erasures.run(unfinished["id"], _note))
+        if unfinished is not None:
+            _note(unfinished_text(unfinished))
+        plan = await Planner(storage).plan(selection)
+        if not yes:
+            _show(plan, as_json=as_json)
+            return None
+        if plan.is_empty:
+            raise InvalidRequest("nothing matches, so nothing was erased")
+        if plan.unreadable:
+            _note(f"{plan.unreadable} contents could not be read, and so not be searched; see 'memstore fsck'")
+        return await report(storage.database, await erasures.run(await erasures.begin(plan), _note))
+
+    made = with_storage(work)
+    if made is not None:
+        _hand_over(made, report_file, as_json=as_json)
+
+
+@app.command(name="verify")
+def verify_report(
+    file: Annotated[Path, typer.Argument(help="A report of 'memstore forget'.")],
+    contains: Annotated[str | None, typer.Option(help="Look for this text everywhere, too.", metavar="TEXT")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a report's signature, and search the live system for what it says is gone.
+
+    Exit status 0 only if nothing is left, 1 and the list if something is, 2 if the file is no report.
+    """
+    if contains == "":
+        raise InvalidRequest("--contains: is empty, which everything contains; give the text to look for")
+    read = _read(file)
+    verdict = with_storage(lambda storage: verify(storage, read, contains))
+    if as_json:
+        typer.echo(json.dumps(_verdict(verdict), indent=2))
+    else:
+        for line in _lines(verdict, read):
+            typer.echo(line)
+    if not verdict.nothing_left:
+        raise typer.Exit(1)
+
+
+@app.command(name="report")
+def show_report(
+    erasure_id: Annotated[str | None, typer.Argument(help="An erasure's ID; the last one without.")] = None,
+) -> None:
+    """Print the signed report of an erasure again."""
+
+    async def work(storage: Storage) -> None:
+        row = await Erasures(storage, actor()).find(erasure_id)
+        typer.echo(json.dumps(await report(storage.database, row), indent=2, ensure_ascii=False))
+
+    with_storage(work)
+
+
+def _hand_over(made: Mapping[str, Any], report_file: Path | None, *, as_json: bool) -> None:
+    text = json.dumps(made, indent=2, ensure_ascii=False)
+    if report_file is not None:
+        report_file.write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(text)
+        return
+    for line in _summary(made):
+        typer.echo(line)
+    if report_file is not None:
+        typer.echo(f"The signed report is in {report_file}; check it with 'memstore forget verify {report_file}'.")
+    else:
+        typer.echo(f"For the signed report: 'memstore forget report {made['erasure_id']}'.")
+
+
+def _note(line: str) -> None:
+    print(f"forget: {line}", file=sys.stderr, flush=True)
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        read: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"memstore: {file}: can't be read as a report: {error}", file=sys.stderr)
+        raise typer.Exit(_UNREADABLE) from None
+    if not is_report(read):
+        print(f"memstore: {file}: is no report of 'memstore forget'", file=sys.stderr)
+        raise typer.Exit(_UNREADABLE)
+    found: Mapping[str, Any] = read
+    return found
+
+
+# What is shown
+
+
+def _show(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(_planned(plan), indent=2, ensure_ascii=False))
+        return
+    if plan.is_empty:
+        typer.echo("Nothing matches; nothing would be erased.")
+        return
+    if plan.stores:
+        rows = [
+            (one.id, "(deleted before)" if one.name is None else one.name, one.memories, one.versions, one.sessions,
+             "yes" if one.held_at else "")
+            for one in plan.stores
+        ]  # fmt: skip
+        heads = ("store", "name", "memories", "versions", "sessions", "held")
+        typer.echo(_table(heads, rows))
+    if plan.memories:
+        rows_of_memories = [
+            (one.id, one.path, "live" if one.live else "deleted", one.versions, one.bytes, one.store_id)
+            for one in plan.memories
+        ]
+        typer.echo(_table(("memory", "path", "state", "versions", "bytes", "store"), rows_of_memories))
+    for hit in plan.hits:
+        # A terminal obeys control characters; what is shown here is anybody's text.
+        mark = "".join(c if c.isprintable() else "\ufffd" for c in f"{hit.before}[{hit.text}]{hit.after}")
+        typer.echo(f"{hit.store_id}  {hit.path}  {hit.place}: …{mark}…")
+    if plan.unreadable:
+        typer.echo(f"{plan.unreadable} contents could not be read, and so not be searched; see 'memstore fsck'.")
+    held = sorted({one.id for one in plan.stores if one.held_at} | {k for k, v in plan.touched.items() if v["held_at"]})
+    if held:
+        typer.echo(f"Under legal hold, so nothing could be erased: {', '.join(held)}.")
+    whole, parts = len(plan.stores), len(plan.memories)
+    what = f"{_stores(whole)}, whole" if whole else f"{_memories(parts)} with all versions"
+    typer.echo(f"Would be erased: {what}. Nothing has changed; add --yes to do it.")
+
+
+def _stores(number: int) -> str:
+    return f"{number:,} store{'' if number == 1 else 's'}"
+
+
+def _memories(number: int) -> str:
+    return f"{number:,} {'memory' if number == 1 else 'memories'}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    versions = counts["versions"]
+    return (
+        f"{_stores(counts['stores'])}, {_memories(counts['memories'])}, "
+        f"{versions:,} version{'' if versions == 1 else 's'}"
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns: numbers to the right, texts to the left."""
+    shown = [list(heads), *([str(value) for value in row] for row in rows)]
+    widths = [max(len(line[column]) for line in shown) for column in range(len(heads))]
+    numbers = [isinstance(value, int) for value in rows[0]]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if is_number else text.ljust(width)
+            for text, width, is_number in zip(line, widths, numbers, strict=True)
+        ).rstrip()
+        for line in shown
+    )
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    return {
+        "stores": [
+            {
+                "id": one.id, "workspace_id": one.workspace_id, "name": one.name, "memories": one.memories,
+                "versions": one.versions, "sessions": one.sessions, "held_at": clock.rfc3339_or_none(one.held_at),
+            }
+            for one in plan.stores
+        ],
+        "memories": [
+            {
+                "id": one.id, "memory_store_id": one.store_id, "path": one.path, "live": one.live,
+                "versions": one.versions, "bytes": one.bytes,
+            }
+            for one in plan.memories
+        ],
+        "hits": [
+            {
+                "memory_store_id": hit.store_id, "memory_id": hit.memory_id, "memory_version_id": hit.version_id,
+                "path": hit.path, "in": hit.place, "before": hit.before, "text": hit.text, "after": hit.after,
+            }
+            for hit in plan.hits
+        ],
+        "held": sorted(
+            {one.id for one in plan.stores if one.held_at} | {k for k, v in plan.touched.items() if v["held_at"]}
+        ),
+        "unreadable_contents": plan.unreadable,
+    }  # fmt: skip
+
+
+def _summary(made: Mapping[str, Any]) -> list[str]:
+    counts = made["counts"]
+    lines = [f"Erased {_counted(counts)} ({made['erasure_id']}, {made['finished_at']})."]
+    for place in made["places"]:
+        lines.append(f"  {place['place']}: {'done' if place['complete'] else 'not everything was reached'}")
+        lines += [f"    {why}" for why in place["not_reached"]]
+    lines.append("Out of reach:")
+    lines += [f"  {what}" for what in made["out_of_reach"]]
+    return lines
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "nothing_left": verdict.nothing_left,
+        "problems": verdict.problems,
+        "findings": [{"place": finding.place, "what": finding.what} for finding in verdict.findings],
+        "not_searched": verdict.not_searched,
+    }
+
+
+def _lines(verdict: Verdict, read: Mapping[str, Any]) -> list[str]:
+    lines = [f"report: {problem}" for problem in verdict.problems]
+    lines += [f"left: {finding.place}: {finding.what}" for finding in verdict.findings]
+    lines += [f"not searched: {where}" for where in verdict.not_searched]
+    if verdict.nothing_left:
+        counts = read["counts"]
+        lines.append(f"Signature good. Nothing is left of {_counted(counts)} erased by {read['finished_at']}.")
+    return lines

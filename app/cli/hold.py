@@ -1,0 +1,45 @@
+"""`memstore hold`: legal holds."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from app.cli.operator import of_store
+from app.cli.running import with_storage
+from app.contract import clock
+from app.storage.storage import Storage
+from app.stores.holds import Holds
+
+
+def hold(
+    store_id: Annotated[str, typer.Argument(metavar="STORE", help="ID of the store (memstore_…).")],
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for those who look after holds; shown to nobody else.")
+    ] = None,
+    release: Annotated[bool, typer.Option("--release", help="End the hold instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Put a store under legal hold: until it is released, nothing of it can be deleted, redacted or erased."""
+    if release and reason is not None:
+        raise typer.BadParameter("goes with a new hold, not with --release", param_hint="--reason")
+
+    async def work(storage: Storage) -> None:
+        caller = await of_store(storage.database, store_id)
+        holds = Holds(storage)
+        if release:
+            await holds.release(caller, store_id)
+            if as_json:
+                typer.echo(json.dumps({"type": "memory_store_hold_released", "memory_store_id": store_id}))
+            else:
+                typer.echo(f"{store_id} is released")
+            return
+        row = await holds.place(caller, store_id, reason)
+        since = clock.rfc3339(row["held_at"])
+        if as_json:
+            shown = {"type": "memory_store_hold", "memory_store_id": store_id, "held_at": since}
+            typer.echo(json.dumps({**shown, "reason": row["hold_reason"]}))
+        else:
+            typer.echo(f"{store_id} is under legal hold since {since}")
+
+    with_storage(work)

@@ -1,0 +1,229 @@
+"""`memstore export`, `memstore import` and `memstore pull`: stores out of the service and in again."""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from app.cli import operator
+from app.cli.running import with_storage
+from app.contract.errors import InvalidRequest, NotFound
+from app.keys.service import DEFAULT_WORKSPACE
+from app.memories.service import Limits
+from app.settings import Settings, load
+from app.storage.database import Database
+from app.storage.storage import Storage
+from app.transfer import queries
+from app.transfer.exporting import Exported, Exporter, Exports
+from app.transfer.files import new_file
+from app.transfer.importing import Imported, Imports
+from app.transfer.pulling import Pull, Source, finish
+from app.transfer.readers import Bounds, Entry, archive_entries, directory_entries
+from app.transfer.remote import Remote
+from app.transfer.sources import plan_of
+from app.transfer.spool import Spool
+from app.transfer.writers import ArchiveFormat, format_of
+
+_STDIO = "-"
+
+
+def export(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="ID of the store (memstore_…).")],
+    output: Annotated[
+        str, typer.Option(help="File (.tar, .tar.gz, .tgz, .tar.zst, .zip), directory, or - for a tar on stdout.")
+    ] = "",
+    history: Annotated[bool, typer.Option("--history", help="Every version, not only what is there now.")] = False,
+    git: Annotated[str, typer.Option(metavar="DIR", help="A new Git repository instead, a commit per version.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Copy a store, as it is at one moment, into an archive, a directory or a Git repository."""
+    if bool(output) == bool(git):
+        raise typer.BadParameter("name one of --output and --git", param_hint="--output")
+    archive_format: ArchiveFormat | None = "tar" if output == _STDIO else format_of(output)
+
+    async def work(storage: Storage) -> Exported:
+        caller = await operator.of_store(storage.database, store)
+        exports = Exports(storage)
+        if git:
+            from app.transfer.git_history import GitHistory
+
+            return await GitHistory(storage).export(caller, store, Path(git))
+        form = archive_format or "directory"
+        exporter = await exports.begin(caller, store, history=history, form=form)
+        if archive_format is None:
+            await exporter.into_directory(Path(output))
+        elif output == _STDIO:
+            await _write(exporter, archive_format, sys.stdout.buffer)
+        else:
+            with new_file(Path(output)) as file:
+                await _write(exporter, archive_format, file)
+        return exporter.result
+
+    result = with_storage(work)
+    if output != _STDIO:
+        typer.echo(json.dumps(asdict(result)) if as_json else _summary(result, git or output))
+    why = "is no name that Git can hold" if git else "was erased while the export was under way"
+    for path in result.left_out:
+        typer.echo(f"memstore: {path!r} {why}: it is not in the export", err=True)
+    for path in result.renamed:
+        typer.echo(f"memstore: {path!r} is no name for this file system; it is in contents/", err=True)
+
+
+def _summary(result: Exported, place: str) -> str:
+    versions = "" if result.versions is None else f" and {result.versions:,} versions"
+    return f"{result.memories:,} memories{versions} of {result.memory_store_id} at change {result.seq:,} are in {place}"
+
+
+async def _write(exporter: Exporter, archive_format: ArchiveFormat, file: BinaryIO) -> None:
+    async with contextlib.aclosing(exporter.pieces(archive_format)) as pieces:
+        async for piece in pieces:
+            file.write(piece)
+    file.flush()
+
+
+def import_(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Archive or directory, or - for one on stdin.")],
+    into: Annotated[str, typer.Option(metavar="STORE", help="ID of a store that gets the memories, too.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the new store; else the export's, or the source's.")] = "",
+    workspace: Annotated[str, typer.Option(help="Workspace of the new store, by name.")] = DEFAULT_WORKSPACE,
+    partial: Annotated[bool, typer.Option("--partial", help="Import what is good though something is not.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make a store from an export, a directory of Markdown, or any archive of texts: all of it, or nothing.
+
+    Exit status 1 when something was refused.
+    """
+    if into and name:
+        raise typer.BadParameter("goes with a new store; leave out --into or --name", param_hint="--name")
+    settings = load()
+    with _entries(source) as entries, Spool() as spool:
+        plan = plan_of(entries, spool, default_name=_default_name(source))
+        plan.name = name or plan.name
+
+        async def work(storage: Storage) -> tuple[dict[str, object], bool]:
+            if into:
+                caller = await operator.of_store(storage.database, into)
+            else:
+                caller = operator.in_workspace(await workspace_id(storage.database, workspace))
+            imported = await imports(storage, settings).run(caller, plan, spool, into=into or None, partial=partial)
+            return imported.wire(), bool(imported.refused)
+
+        result, is_refused = with_storage(work)
+    _print_imported(result, as_json=as_json)
+    if is_refused:
+        raise typer.Exit(1)
+
+
+def imports(storage: Storage, settings: Settings) -> Imports:
+    """The service with the limits of the settings."""
+    limits = Limits(settings.max_memories_per_store, settings.max_store_bytes)
+    return Imports(storage, limits, max_stores=settings.max_stores)
+
+
+async def workspace_id(database: Database, name: str) -> str:
+    """The ID of a workspace.
+
+    Raises:
+        NotFound: there is none of this name.
+
+    """
+    row = await database.fetch_one(queries.WORKSPACE_BY_NAME, {"name": name})
+    if row is None:
+        raise NotFound(f"workspace {name!r} was not found; 'memstore keys create --workspace NAME' makes one")
+    found: str = row["id"]
+    return found
+
+
+def _default_name(source: str) -> str:
+    if source == _STDIO:
+        return "Imported"
+    name = Path(os.path.abspath(source)).name
+    for suffix in (".tar.gz", ".tar.zst", ".tgz", ".tar", ".zip"):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            name = name[: -len(suffix)]
+            break
+    return name.encode("utf-8", "replace").decode()[:255] or "Imported"
+
+
+@contextlib.contextmanager
+def _entries(source: str) -> Iterator[Iterator[Entry]]:
+    if source == _STDIO:
+        with tempfile.TemporaryFile() as spooled:
+            shutil.copyfileobj(sys.stdin.buffer, spooled)
+            yield archive_entries(spooled, Bounds())
+        return
+    place = Path(source)
+    if place.is_dir():
+        yield directory_entries(place, Bounds())
+        return
+    if not place.exists():
+        raise InvalidRequest(f"{source!r} is not there")
+    with place.open("rb") as file:
+        yield archive_entries(file, Bounds())
+
+
+def pull(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="ID of the store on the other server.")],
+    url: Annotated[str, typer.Option("--from", metavar="URL", help="The other server, as https://api.anthropic.com.")],
+    name: Annotated[str, typer.Option(help="Name of the new store; else the same.")] = "",
+    api_key_env: Annotated[
+        str, typer.Option(metavar="VAR", help="Variable that holds the other server's API key.")
+    ] = "ANTHROPIC_API_KEY",
+    workspace: Annotated[str, typer.Option(help="Workspace of the new store, by name.")] = DEFAULT_WORKSPACE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Copy a store, with the history that it shows, from any server of the same API.
+
+    When it was stopped, the same command goes on where it was.
+    """
+    api_key = os.environ.get(api_key_env, "")
+    if not api_key:
+        raise InvalidRequest(f"{api_key_env} is not set; it must hold an API key of {url}")
+    settings = load()
+
+    async def find_workspace(storage: Storage) -> str:
+        return await workspace_id(storage.database, workspace)
+
+    found = with_storage(find_workspace)
+    source = Source(url, store)
+    with contextlib.closing(Remote(url, api_key, store)) as remote:
+        job = Pull(remote, source, source.work_directory(settings.data_dir, found))
+        job.read(_show_progress)
+
+    async def work(storage: Storage) -> Imported:
+        caller = operator.in_workspace(found)
+        return await finish(job, caller, imports(storage, settings), storage.database, name)
+
+    imported = with_storage(work)
+    if imported.memory_store_id is not None:
+        job.forget()
+    _print_imported(imported.wire(), as_json=as_json)
+    if imported.refused:
+        raise typer.Exit(1)
+
+
+def _show_progress(number: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{number:,} versions", end="", file=sys.stderr, flush=True)
+
+
+def _print_imported(result: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+        return
+    skipped = result["skipped"]
+    assert isinstance(skipped, list)
+    for each in skipped:
+        typer.echo(f"{each['path']!r}: {each['reason']}", err=True)
+    if result["memory_store_id"] is None:
+        typer.echo("nothing was imported: mend what is listed, or take the rest with --partial")
+    else:
+        typer.echo(f"{result['created']:,} memories are in {result['memory_store_id']}; {len(skipped):,} skipped")

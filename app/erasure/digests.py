@@ -1,0 +1,30 @@
+"""Salted digests of IDs: they prove that something was erased to whoever knows its ID, and name it to nobody else."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+
+STORE = "store"
+MEMORY = "memory"
+VERSION = "version"
+WITHIN = "within"
+"""The kinds: a store that was erased whole, a memory, a version, a store that lost memories and stayed."""
+
+KINDS = (STORE, MEMORY, VERSION, WITHIN)
+
+SALT_BYTES = 32
+
+
+def new_salt() -> bytes:
+    """A salt for one erasure."""
+    return secrets.token_bytes(SALT_BYTES)
+
+
+def digest(salt: bytes, identifier: str) -> str:
+    """SHA-256 over the salt's bytes and the ID in ASCII, in hex."""
+    return hashlib.sha256(salt + identifier.encode()).hexdigest()
+
+
+def digests(salt: bytes, identifiers: Iterable[str]) -> list[str]:
+    """Those of many, each once."""
+    return sorted({digest(salt, identifier) for identifier in identifiers})

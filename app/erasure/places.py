@@ -1,0 +1,73 @@
+"""The one list of the places where content, paths and names can live: how each is emptied, and looked at afterwards.
+
+A new place where the service keeps text belongs into `PLACES`.
+"""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from app.contract import clock
+from app.erasure import objects, queries, rows
+from app.erasure.job import Finding, Job, Search
+from app.storage.database import Transaction
+from app.storage.erasure_watch import FORGOTTEN_SECONDS, wait_until_forgotten
+
+_TABLES = (
+    "memories", "memory_versions", "staged_contents", "condemned_contents", "memory_stores", "session_resources",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place. `erase` says what it could not reach; `find`, where there is something to look at, what is left."""
+
+    name: str
+    erase: Callable[[Job], Awaitable[list[str]]]
+    find: Callable[[Search], AsyncIterator[Finding]] | None
+
+
+async def _wait_for_caches(job: Job) -> list[str]:
+    """Wait until every server has let go of what it had in memory (`app.storage.erasure_watch`), if one runs."""
+    database, mark = job.storage.database, clock.now()
+    progress = json.dumps({"rows_gone": mark})
+
+    async def work(transaction: Transaction) -> None:
+        await transaction.execute(queries.SET_PROGRESS, {"erasure_id": job.id, "progress": progress})
+
+    await database.transact(work)
+    if not await wait_until_forgotten(database, job.id, mark, job.rows_gone + FORGOTTEN_SECONDS):
+        job.note("server caches: a server did not answer; by now it has let go of everything, or was killed")
+    return []
+
+
+async def _scrub(job: Job) -> list[str]:
+    """Make the database let go of the bytes of deleted rows."""
+    scrubbed, elsewhere = await job.storage.database.scrub(_TABLES)
+    job.kept_elsewhere += elsewhere
+    return [f"{one.name}: {one.why_not}" for one in scrubbed if one.why_not is not None]
+
+
+PLACES: tuple[Place, ...] = (
+    Place("memories and versions", rows.erase_rows, rows.find_rows),
+    Place("session details", rows.erase_session_details, rows.find_session_details),
+    Place("stores", rows.erase_stores, rows.find_stores),
+    Place("stage", rows.erase_stage, rows.find_staged),
+    Place("server caches", _wait_for_caches, None),
+    # After the wait, since what a server was moving to the blob store when its row went is there by now.
+    Place("blobs", objects.erase_blobs, objects.find_blobs),
+    Place("object versions", objects.erase_object_versions, objects.find_object_versions),
+    Place("database leftovers", _scrub, None),
+)
+"""In the order in which they are emptied."""
+
+OUT_OF_REACH: tuple[str, ...] = (
+    "backups and snapshots of the database, the blob store and their disks: expire them",
+    "freed blocks of disks, until they are overwritten",
+    "what clients took before: answers, exports, copies",
+    "mounts: one that runs empties its own when it hears of the deletion; texts that it could not save, and what a "
+    "killed one has left on its host, stay until somebody removes them (docs/mount.md)",
+    "what 'memstore pull' has read and not finished, in pulls/ of the data directory",
+    "titles and metadata of sessions, agents and environments: they are not part of memory",
+)
+"""What no erasure of ours reaches; every report says so."""

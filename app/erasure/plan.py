@@ -1,0 +1,278 @@
+"""Finding what a selection means: the stores and memories that would go, and where a text was found.
+
+Nothing is changed. Every version that is not redacted is looked at, those of deleted memories too; content is read
+from the stage and the blob store, whatever its digest, since a damaged text is a text.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from app.contract import ids
+from app.contract.errors import NotFound
+from app.erasure import queries
+from app.erasure.selection import Selection
+from app.storage.database import Row
+from app.storage.storage import Storage
+
+_BATCH = 200
+_WORDS = 6
+_WINDOW = 100
+"""Characters around a hit in which its neighbouring words are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One place where the text was found, with a few words around it; `place` is `path` or `content`."""
+
+    store_id: str
+    memory_id: str
+    version_id: str
+    path: str
+    place: str
+    before: str
+    text: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStore:
+    """A store that goes whole. `name` is None where the store itself is gone, and only traces of it are left."""
+
+    id: str
+    workspace_id: str | None
+    name: str | None
+    memories: int
+    versions: int
+    sessions: int
+    held_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMemory:
+    """A memory that goes with all its versions. `bytes` are those of its unredacted versions together."""
+
+    id: str
+    store_id: str
+    path: str
+    live: bool
+    versions: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """What an erasure would do."""
+
+    stores: list[PlannedStore] = field(default_factory=list)
+    memories: list[PlannedMemory] = field(default_factory=list)
+    touched: dict[str, Row] = field(default_factory=dict)
+    """The stores that lose memories and stay, by ID."""
+    hits: list[Hit] = field(default_factory=list)
+    unreadable: int = 0
+    """Versions whose content is nowhere: it could not be searched."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would go."""
+        return not self.stores and not self.memories
+
+    @property
+    def store_ids(self) -> list[str]:
+        """Every store that is touched."""
+        return sorted({store.id for store in self.stores} | set(self.touched))
+
+    @property
+    def workspace_ids(self) -> list[str]:
+        """The workspaces of these stores."""
+        found = {store.workspace_id for store in self.stores} | {row["workspace_id"] for row in self.touched.values()}
+        return sorted(workspace_id for workspace_id in found if workspace_id is not None)
+
+
+class Planner:
+    """Makes plans."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._database = storage.database
+
+    async def plan(self, selection: Selection) -> Plan:
+        """What the selection means at this moment.
+
+        Raises:
+            InvalidRequest: it selects nothing at all.
+            NotFound: a store or the workspace that it names does not exist, nor any trace of it.
+
+        """
+        selection.check()
+        workspace_id = await self._workspace_id(selection.workspace)
+        rows = await self._rows(selection, workspace_id)
+        plan = Plan()
+        if selection.wants_memories:
+            for row in rows:
+                if row["deleted_at"] is None:
+                    await self._search(plan, selection, row)
+            return plan
+        plan.stores = [_store(row) for row in rows]
+        known = {row["id"] for row in rows}
+        for store_id in selection.store_ids:
+            if store_id not in known and not selection.where:
+                plan.stores.append(await self._traces(store_id))
+        return plan
+
+    async def _workspace_id(self, name: str | None) -> str | None:
+        if name is None:
+            return None
+        row = await self._database.fetch_one(queries.WORKSPACE, {"name": name})
+        if row is None:
+            raise NotFound(f"--workspace: there is no workspace {name!r}; see 'memstore keys list'")
+        workspace_id: str = row["id"]
+        return workspace_id
+
+    async def _rows(self, selection: Selection, workspace_id: str | None) -> list[Row]:
+        if selection.store_ids:
+            wanted = {"store_ids": sorted(set(selection.store_ids)), "workspace_id": workspace_id}
+            rows = list(await self._database.fetch_all(queries.STORES_BY_ID, wanted))
+            missing = set(selection.store_ids) - {row["id"] for row in rows}
+            if missing and selection.wants_memories:
+                raise NotFound(f"--store: memory store {min(missing)!r} was not found")
+        else:
+            rows = [row async for row in self._all_rows(workspace_id)]
+        return [row for row in rows if selection.where.items() <= json.loads(row["metadata"]).items()]
+
+    async def _all_rows(self, workspace_id: str | None) -> AsyncIterator[Row]:
+        after = ""
+        parameters = {"workspace_id": workspace_id, "limit": _BATCH}
+        while rows := await self._database.fetch_all(queries.STORES, {**parameters, "store_id": after}):
+            after = rows[-1]["id"]
+            for row in rows:
+                yield row
+
+    async def _traces(self, store_id: str) -> PlannedStore:
+        """A store that was deleted before, if anything of it is left: in sessions, or in old versions of objects."""
+        row = await self._database.fetch_one(queries.ATTACHED, {"store_id": store_id})
+        assert row is not None
+        blobs = self._storage.blobs
+        is_id = re.fullmatch(rf"{ids.STORE}_\w+", store_id) is not None
+        left = is_id and (row["sessions"] or await blobs.list_store(store_id) or await self._has_versions(store_id))
+        if not left:
+            raise NotFound(f"--store: memory store {store_id!r} was not found, nor any trace of it")
+        return PlannedStore(store_id, None, None, 0, 0, row["sessions"], None)
+
+    async def _has_versions(self, store_id: str) -> bool:
+        versions = self._storage.blobs.object_versions
+        return versions is not None and bool(await versions.of_store(store_id))
+
+    async def _search(self, plan: Plan, selection: Selection, store: Row) -> None:
+        """Add the memories of one store that match."""
+        hits: dict[tuple[str, str, str], Hit] = {}
+        found: set[str] = set()
+        paths: dict[str, str] = {}
+        seq = 0
+        verdicts: dict[bytes, list[tuple[str, str]]] = {}
+        while rows := await self._database.fetch_all(
+            queries.VERSIONS, {"store_id": store["id"], "seq": seq, "limit": _BATCH}
+        ):
+            seq = rows[-1]["seq"]
+            matching = [row for row in rows if selection.matches_path(row["path"])]
+            text = selection.contains
+            if text is not None:
+                await self._judge(plan, store["id"], matching, text, verdicts)
+            for row in rows:
+                paths[row["memory_id"]] = row["path"]
+            for row in matching:
+                if text is None:
+                    found.add(row["memory_id"])
+                    continue
+                sha256 = row["content_sha256"]
+                places = [("path", *around) for around in _around(row["path"], text)]
+                places += [("content", *around) for around in (verdicts[bytes(sha256)] if sha256 else ())]
+                for place, before, after in places:
+                    found.add(row["memory_id"])
+                    key = (row["memory_id"], row["path"] if place == "path" else "", f"{before}\0{after}")
+                    hit = Hit(store["id"], row["memory_id"], row["id"], row["path"], place, before, text, after)
+                    hits.setdefault(key, hit)
+        if not found:
+            return
+        plan.touched[store["id"]] = store
+        plan.hits += hits.values()
+        for start in range(0, len(found), _BATCH):
+            part = sorted(found)[start : start + _BATCH]
+            rows = await self._database.fetch_all(queries.MEMORIES, {"store_id": store["id"], "memory_ids": part})
+            plan.memories += [_memory(row, store["id"], paths) for row in rows]
+
+    async def _judge(
+        self,
+        plan: Plan,
+        store_id: str,
+        rows: Sequence[Row],
+        text: str,
+        verdicts: dict[bytes, list[tuple[str, str]]],
+    ) -> None:
+        """Note for each content what stands around the text in it."""
+        away: dict[bytes, None] = {}
+        for row in rows:
+            sha256 = row["content_sha256"] and bytes(row["content_sha256"])
+            if sha256 is None or sha256 in verdicts:
+                continue
+            if row["content"] is None:
+                away[sha256] = None
+            else:
+                verdicts[sha256] = _around(_text(row["content"]), text)
+        wanted = [(store_id, sha256) for sha256 in away if sha256 not in verdicts]
+        for (_, sha256), content in zip(wanted, await self._storage.blobs.get_many(wanted), strict=True):
+            if content is None:
+                content = await self._staged_again(store_id, sha256)
+            if content is None:
+                plan.unreadable += 1
+            verdicts[sha256] = [] if content is None else _around(_text(content), text)
+
+    async def _staged_again(self, store_id: str, sha256: bytes) -> bytes | None:
+        """A content that came back into the stage after the rows were read."""
+        row = await self._database.fetch_one(queries.STAGED, {"store_id": store_id, "sha256": sha256})
+        return None if row is None else bytes(row["content"])
+
+
+def _store(row: Row) -> PlannedStore:
+    return PlannedStore(
+        row["id"], row["workspace_id"], row["name"], row["memories"], row["versions"], row["sessions"], row["held_at"]
+    )
+
+
+def _memory(row: Row, store_id: str, paths: dict[str, str]) -> PlannedMemory:
+    live = row["path"] is not None
+    return PlannedMemory(
+        row["memory_id"],
+        store_id,
+        row["path"] if live else paths[row["memory_id"]],
+        live,
+        row["versions"],
+        int(row["bytes"]),
+    )
+
+
+def _text(content: bytes) -> str:
+    return bytes(content).decode(errors="replace")
+
+
+def _around(where: str, text: str) -> list[tuple[str, str]]:
+    """The words before and after each occurrence, on one line."""
+    found = []
+    start = where.find(text)
+    while start >= 0:
+        end = start + len(text)
+        before, after = where[max(0, start - _WINDOW) : start], where[end : end + _WINDOW]
+        found.append((_last_words(before), _first_words(after)))
+        start = where.find(text, end)
+    return found
+
+
+def _last_words(text: str) -> str:
+    pieces = re.findall(r"\S+\s*", text)[-_WORDS:]
+    return re.sub(r"\s+", " ", "".join(pieces) if pieces else text[-1:])
+
+
+def _first_words(text: str) -> str:
+    pieces = re.findall(r"\s*\S+", text)[:_WORDS]
+    return re.sub(r"\s+", " ", "".join(pieces) if pieces else text[:1])

@@ -1,0 +1,252 @@
+"""The one owner of erasure: it plans, records, empties every place in turn, and signs what it did.
+
+What is selected is fixed when an erasure begins, as IDs; the text or path that was looked for is kept nowhere. From
+then on the erasure is a record in the database, and every step can be done again: a run that was killed is resumed by
+doing all of them, of which the rows alone remember how far they were.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from app.audit import log as audit
+from app.contract import clock, ids
+from app.contract.actors import Actor, Caller
+from app.contract.errors import InvalidRequest, NotFound, UnderLegalHold
+from app.erasure import digests, queries
+from app.erasure.job import Job
+from app.erasure.places import OUT_OF_REACH, PLACES
+from app.erasure.plan import Plan
+from app.erasure.rows import insert_digests
+from app.storage.database import Row, Transaction
+from app.storage.leases import Lease
+from app.storage.storage import Storage
+
+_TAG = "erasure"
+_LEASE_SECONDS = 10.0
+_LEASE_WAIT_SECONDS = 15.0
+"""How long a resumed run waits for a lease that a killed one still holds."""
+_LEASE_LOOK_SECONDS = 0.5
+
+Note = Callable[[str], None]
+
+
+class Erasures:
+    """Erasures of one deployment."""
+
+    def __init__(self, storage: Storage, actor: Actor) -> None:
+        self._storage = storage
+        self._database = storage.database
+        self._actor = actor
+
+    async def unfinished(self) -> Row | None:
+        """The oldest erasure that has not come to its end: one that runs elsewhere, or was killed."""
+        return await self._database.fetch_one(queries.UNFINISHED, {})
+
+    async def begin(self, plan: Plan) -> str:
+        """Record what is to be erased; the erasure's ID. Nothing else is changed yet.
+
+        Raises:
+            UnderLegalHold: a store is under hold; all that are, are named.
+            InvalidRequest: an earlier erasure is not finished.
+
+        """
+        if (earlier := await self.unfinished()) is not None:
+            raise InvalidRequest(unfinished_text(earlier))
+        erasure_id, salt = ids.new(_TAG), digests.new_salt()
+        workspaces = plan.workspace_ids
+        scope = workspaces[0] if len(workspaces) == 1 else None
+        subjects = [(store.id, "") for store in plan.stores] + [(one.store_id, one.id) for one in plan.memories]
+        entries = self._entries("erasure.started", erasure_id, plan)
+
+        async def work(transaction: Transaction) -> None:
+            now = clock.now()
+            rows = await transaction.fetch_all(queries.LOCK_STORES, {"store_ids": plan.store_ids})
+            _refuse_held([row for row in rows if row["held_at"] is not None])
+            await transaction.execute(
+                queries.INSERT,
+                {
+                    "erasure_id": erasure_id, "workspace_id": scope, "actor_type": self._actor.type,
+                    "actor_id": self._actor.id, "now": now, "salt": salt, "progress": "{}",
+                },
+            )  # fmt: skip
+            await transaction.execute_many(
+                queries.INSERT_SUBJECT,
+                [
+                    {"erasure_id": erasure_id, "store_id": store_id, "memory_id": memory_id}
+                    for store_id, memory_id in subjects
+                ],
+            )
+            whole = [store.id for store in plan.stores]
+            await insert_digests(transaction, erasure_id, salt, digests.STORE, whole)
+            await insert_digests(transaction, erasure_id, salt, digests.WITHIN, plan.touched)
+            await audit.append(transaction, *entries)
+
+        try:
+            await self._database.transact(work)
+        except _Held as held:
+            await self._note_refusal(plan)
+            raise held.refusal from None
+        return erasure_id
+
+    async def _note_refusal(self, plan: Plan) -> None:
+        """Write a refused erasure into the audit log, in the log of each workspace."""
+        await self._append(*(replace(entry, subject=None) for entry in self._entries("erasure.refused", "", plan)))
+
+    async def _append(self, *entries: audit.Entry) -> None:
+        async def work(transaction: Transaction) -> None:
+            await audit.append(transaction, *entries)
+
+        await self._database.transact(work)
+
+    def _entry(self, action: str, erasure: Row, detail: dict[str, Any]) -> audit.Entry:
+        entry = audit.entry(Caller("", self._actor), action, subject=erasure["id"], detail=detail)
+        return replace(entry, workspace_id=erasure["workspace_id"])
+
+    async def run(self, erasure_id: str, note: Note) -> Row:
+        """Empty every place, and close the record; its row. Can be called again until it comes to its end.
+
+        Raises:
+            InvalidRequest: another process runs it.
+            UnderLegalHold: a store was put under hold meanwhile; what is erased by then stays erased.
+            Unavailable: the database or the blob store does not answer; the rest waits to be resumed.
+
+        """
+        async with self._alone(note):
+            erasure = await self.find(erasure_id)
+            if erasure["finished_at"] is not None:
+                return erasure
+            job = await self._job(erasure, note)
+            results = []
+            for place in PLACES:
+                note(f"{place.name} …")
+                try:
+                    unreached = await place.erase(job)
+                except UnderLegalHold:
+                    await self._append(self._entry("erasure.refused", erasure, {"place": place.name}))
+                    raise
+                results.append({"place": place.name, "complete": not unreached, "not_reached": unreached})
+            await self._finish(erasure, results, [*job.kept_elsewhere, *OUT_OF_REACH])
+            return await self.find(erasure_id)
+
+    async def find(self, erasure_id: str | None) -> Row:
+        """The row of one erasure; of the one that was finished last, without an ID.
+
+        Raises:
+            NotFound: there is none.
+
+        """
+        if erasure_id is None:
+            row = await self._database.fetch_one(queries.NEWEST_FINISHED, {})
+        else:
+            row = await self._database.fetch_one(queries.FIND, {"erasure_id": erasure_id})
+        if row is None:
+            raise NotFound(f"erasure {erasure_id!r} was not found" if erasure_id else "no erasure was ever finished")
+        return row
+
+    async def _job(self, erasure: Row, note: Note) -> Job:
+        subjects = await self._database.fetch_all(queries.SUBJECTS, {"erasure_id": erasure["id"]})
+        stores = sorted(row["store_id"] for row in subjects if not row["memory_id"])
+        open_memories: dict[str, list[str]] = {}
+        for row in subjects:
+            if row["memory_id"] and row["done_at"] is None:
+                open_memories.setdefault(row["store_id"], []).append(row["memory_id"])
+        return Job(
+            storage=self._storage,
+            id=erasure["id"],
+            actor=Actor(erasure["actor_type"], erasure["actor_id"]),
+            salt=bytes(erasure["salt"]),
+            stores=stores,
+            within=sorted({row["store_id"] for row in subjects if row["memory_id"]}),
+            open_stores=[row["store_id"] for row in subjects if not row["memory_id"] and row["done_at"] is None],
+            open_memories={store_id: sorted(found) for store_id, found in sorted(open_memories.items())},
+            note=note,
+        )
+
+    async def _finish(self, erasure: Row, results: list[dict[str, Any]], elsewhere: list[str]) -> None:
+        asked = {"erasure_id": erasure["id"]}
+        rows = await self._database.fetch_all(queries.DIGESTS, asked)
+        counts = {kind: sum(1 for row in rows if row["kind"] == kind) for kind in digests.KINDS}
+        entry = self._entry("erasure.finished", erasure, counts)
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.execute(queries.DELETE_SUBJECTS, asked)
+            await audit.append(transaction, entry)
+            head = await transaction.fetch_one(queries.AUDIT_HEAD, {})
+            assert head is not None
+            progress = {
+                "places": results,
+                "out_of_reach": elsewhere,
+                "audit": {"seq": head["seq"], "sha256": bytes(head["sha256"]).hex()},
+            }
+            await transaction.execute(queries.FINISH, {**asked, "now": clock.now(), "progress": json.dumps(progress)})
+
+        await self._database.transact(work)
+
+    def _entries(self, action: str, erasure_id: str, plan: Plan) -> list[audit.Entry]:
+        """One entry for each workspace that loses something, so that its own log tells of it."""
+        entries = []
+        workspaces: list[str | None] = [*plan.workspace_ids]
+        for workspace_id in workspaces or [None]:
+            of_stores = {store.id for store in plan.stores if store.workspace_id == workspace_id}
+            within = {row["id"] for row in plan.touched.values() if row["workspace_id"] == workspace_id}
+            detail = {
+                "stores": len(of_stores),
+                "memories": sum(1 for memory in plan.memories if memory.store_id in within),
+            }
+            entry = audit.entry(Caller("", self._actor), action, subject=erasure_id, detail=detail)
+            entries.append(replace(entry, workspace_id=workspace_id))
+        return entries
+
+    @asynccontextmanager
+    async def _alone(self, note: Note) -> AsyncIterator[None]:
+        """Hold the lease that lets one process erase at a time."""
+        lease = Lease(self._database, _TAG, _LEASE_SECONDS)
+        waited = 0.0
+        while not await lease.take():
+            if waited >= _LEASE_WAIT_SECONDS:
+                raise InvalidRequest("another process is erasing just now; wait until it is done")
+            note("waiting for another process that is erasing, or was killed a moment ago")
+            await asyncio.sleep(_LEASE_LOOK_SECONDS)
+            waited += _LEASE_LOOK_SECONDS
+
+        async def keep() -> None:
+            while True:
+                await asyncio.sleep(_LEASE_SECONDS / 4)
+                await lease.take()
+
+        keeper = asyncio.create_task(keep())
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            await lease.release()
+
+
+def unfinished_text(erasure: Row) -> str:
+    """What to say of an erasure that has not come to its end."""
+    return (
+        f"erasure {erasure['id']} of {clock.rfc3339(erasure['started_at'])} is not finished; "
+        "finish it with 'memstore forget --resume'"
+    )
+
+
+class _Held(Exception):
+    """What was selected is under hold. `refusal` is what the caller is told."""
+
+    def __init__(self, refusal: InvalidRequest) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+def _refuse_held(held: list[Row]) -> None:
+    if not held:
+        return
+    if len(held) == 1:
+        raise _Held(UnderLegalHold(held[0]["id"], clock.rfc3339(held[0]["held_at"])))
+    named = ", ".join(f"{row['id']} since {clock.rfc3339(row['held_at'])}" for row in held)
+    raise _Held(InvalidRequest(f"{len(held)} of the memory stores are under legal hold, so nothing is erased: {named}"))

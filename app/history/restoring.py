@@ -1,0 +1,127 @@
+"""Restoring one memory to one of its versions: a new version with the old content, at the old path."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.contract import content as contents
+from app.contract import paths
+from app.contract.actors import Caller
+from app.contract.errors import InvalidRequest, NotFound, PathConflict, PreconditionFailed
+from app.history import plans
+from app.history.applying import Interrupted, apply, transact
+from app.memories import queries as memory_queries
+from app.memories.service import Found, Limits, Memories, lock_store, refuse_if_archived
+from app.storage.database import Row, Transaction
+from app.storage.storage import Storage
+from app.storage.tables import DELETED
+from app.versions import queries as version_queries
+
+
+class Restoring:
+    """Restores memories of the stores of a caller's workspace."""
+
+    def __init__(self, storage: Storage, memories: Memories, limits: Limits) -> None:
+        self._storage = storage
+        self._memories = memories
+        self._limits = limits
+
+    async def restore(
+        self,
+        caller: Caller,
+        store_id: str,
+        version_id: str,
+        *,
+        path: str | None = None,
+        expected_sha256: str | None = None,
+        with_content: bool = False,
+    ) -> Found:
+        """Give a memory the content and the path of one of its versions, or another `path`.
+
+        A live memory gets a `modified` version, none if it is so already. A deleted one comes back with its ID, by a
+        `created` version.
+
+        Raises:
+            NotFound: no such store or version.
+            InvalidRequest: the version is redacted or a deletion; the store is archived or would be too full.
+            PreconditionFailed: the current content is not the expected one, or there is none.
+            PathConflict: another memory is at the path, above it or below it.
+
+        """
+        if path is not None:
+            paths.check(path)
+        expected = (
+            None if expected_sha256 is None else contents.parse_sha256(expected_sha256, "precondition.content_sha256")
+        )
+        scope = {
+            "store_id": store_id,
+            "workspace_id": caller.workspace_id,
+            "version_id": version_id,
+            "actor_type": caller.actor.type,
+            "actor_id": caller.actor.id,
+        }
+
+        async def work(transaction: Transaction) -> str:
+            version = await transaction.fetch_one(version_queries.FIND, scope)
+            memory = None
+            if version is not None:
+                memory = await transaction.fetch_one(memory_queries.LOCK, _of(scope, version))
+            store = await lock_store(transaction, scope)
+            # Only now does it stay as it is: it may have been redacted, or the memory be back.
+            version = await transaction.fetch_one(version_queries.FIND, scope)
+            if version is None:
+                raise NotFound(f"memory version {version_id!r} was not found in memory store {store_id!r}")
+            parameters = _of(scope, version)
+            if memory is None and await transaction.fetch_one(memory_queries.FIND, parameters) is not None:
+                raise Interrupted
+            refuse_if_archived(store, store_id)
+            _refuse_without_content(version)
+            target = path or version["path"]
+            plan = plans.restoring(memory, version, target)
+            if plan.changes:
+                _refuse_unexpected(memory, expected)
+                if memory is None or memory["path"] != target:
+                    await _refuse_conflict(transaction, parameters, target)
+                plans.refuse_over_quota(plan, store, self._limits)
+                await apply(transaction, scope, store, plan)
+            memory_id: str = version["memory_id"]
+            return memory_id
+
+        memory_id = await transact(self._storage.database, work, store_id)
+        return await self._memories.retrieve(caller, store_id, memory_id, with_content=with_content)
+
+
+def _of(scope: Mapping[str, Any], version: Row) -> dict[str, Any]:
+    return {**scope, "memory_id": version["memory_id"]}
+
+
+def _refuse_without_content(version: Row) -> None:
+    if version["redacted_at"] is not None:
+        raise InvalidRequest(f"memory version {version['id']!r} is redacted: its content is gone and can't be restored")
+    if version["operation"] == DELETED:
+        raise InvalidRequest(
+            f"memory version {version['id']!r} is a deletion and has no content; restore the version before it, or "
+            "delete the memory"
+        )
+
+
+def _refuse_unexpected(memory: Row | None, expected: bytes | None) -> None:
+    if expected is None:
+        return
+    if memory is None:
+        raise PreconditionFailed(
+            f"the memory is deleted, so its content does not have the expected SHA-256 digest {expected.hex()}"
+        )
+    sha256 = bytes(memory["content_sha256"])
+    if sha256 != expected:
+        raise PreconditionFailed(
+            f"the memory's content has the SHA-256 digest {sha256.hex()}, not the expected {expected.hex()}: "
+            "it was changed meanwhile; read it again and decide"
+        )
+
+
+async def _refuse_conflict(transaction: Transaction, parameters: Mapping[str, Any], path: str) -> None:
+    below, below_end = paths.subtree(path + "/")
+    places = {"paths": [path, *paths.ancestors(path)], "below": below, "below_end": below_end}
+    conflict = await transaction.fetch_one(memory_queries.FIND_CONFLICT, {**parameters, **places})
+    if conflict is not None:
+        raise PathConflict(path, conflict["id"], conflict["path"])

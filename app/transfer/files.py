@@ -1,0 +1,44 @@
+"""A file that appears under its name when it is whole, or not at all."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from app.contract.errors import InvalidRequest
+
+_MODE = 0o600
+"""It holds everything that is in a store: for its owner alone, until the owner says otherwise."""
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[BinaryIO]:
+    """Write a file that is not there yet; durable at the end of the context.
+
+    Raises:
+        InvalidRequest: something has this name already.
+
+    """
+    if target.exists():
+        raise InvalidRequest(f"{str(target)!r} is there already; remove it first, or name another file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:200]}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, _MODE)
+        try:
+            os.link(name, target)
+        except FileExistsError:
+            raise InvalidRequest(f"{str(target)!r} came to be meanwhile and is not overwritten") from None
+    finally:
+        os.unlink(name)
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,188 @@
+"""A store's history as a Git repository: one commit per version, through `git fast-import`.
+
+The author and the time of a commit are the version's. A version whose text was redacted is a commit that says so and
+changes nothing. Paths that Git can't hold (with a `.git` in them) are left out and reported.
+"""
+
+import asyncio
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import IO
+
+from app.contract import clock, paths
+from app.contract.actors import Caller
+from app.contract.errors import InvalidRequest
+from app.storage.database import Row
+from app.storage.storage import Storage
+from app.storage.tables import DELETED
+from app.transfer.exporting import Exported, Exporter, Exports
+from app.transfer.manifest import OPERATIONS
+
+_BRANCH = "refs/heads/main"
+_HOST = "memstore.invalid"
+
+
+class GitHistory:
+    """Writes repositories."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._exports = Exports(storage)
+
+    async def export(self, caller: Caller, store_id: str, directory: Path) -> Exported:
+        """Make a repository of all versions in a new or empty directory.
+
+        Raises:
+            InvalidRequest: there is no Git, or something in the directory.
+            NotFound: there is no such store.
+
+        """
+        git = _find_git(directory)
+        exporter = await self._exports.begin(caller, store_id, history=True, form="git")
+        process = await asyncio.to_thread(_begin, git, directory)
+        assert process.stdin is not None
+        stream = _Stream(process.stdin, exporter.result)
+        try:
+            await _write(exporter, stream)
+        except BrokenPipeError:
+            pass  # It ended early, and says why.
+        finally:
+            errors = await asyncio.to_thread(_end, process)
+        if process.returncode:
+            raise InvalidRequest(f"git fast-import failed: {errors}")
+        if stream.commits:
+            await asyncio.to_thread(_run, git, directory, "reset", "--quiet", "--hard")
+        return exporter.result
+
+
+def _find_git(directory: Path) -> str:
+    git = shutil.which("git")
+    if git is None:
+        raise InvalidRequest("--git needs Git: install it (apt install git), or export with --history instead")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InvalidRequest(f"{str(directory)!r} is there and is no empty directory; name another place")
+    return git
+
+
+def _begin(git: str, directory: Path) -> subprocess.Popen[bytes]:
+    directory.mkdir(parents=True, exist_ok=True)
+    _run(git, directory, "init", "--quiet", f"--initial-branch={_BRANCH.rpartition('/')[2]}")
+    command = [git, "-C", str(directory), "fast-import", "--quiet", "--done"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - found by which
+
+
+def _end(process: subprocess.Popen[bytes]) -> str:
+    _, errors = process.communicate()
+    return errors.decode("utf-8", "replace").strip()
+
+
+async def _write(exporter: Exporter, stream: "_Stream") -> None:
+    number = 0
+    async with aclosing(exporter.versions()) as pages:
+        async for page in pages:
+            for row, content in page:
+                stream.commit(row, content)
+                number += 1
+    stream.finish()
+    exporter.result.versions = number
+    exporter.result.memories = stream.files
+
+
+class _Stream:
+    """The commands for `git fast-import`, and the tree as they leave it."""
+
+    def __init__(self, out: IO[bytes], result: Exported) -> None:
+        self._out = out
+        self._result = result
+        self._path_of: dict[str, str] = {}
+        self._memory_at: dict[str, str] = {}
+        self._directories = Counter[str]()
+        """How many files are below each directory."""
+        self._marks: dict[bytes, int] = {}
+        self.commits = 0
+
+    @property
+    def files(self) -> int:
+        """Files in the tree."""
+        return len(self._memory_at)
+
+    def finish(self) -> None:
+        """Say that it is whole."""
+        self._out.write(b"done\n")
+
+    def commit(self, row: Row, content: bytes | None) -> None:
+        """One version."""
+        changes = self._changes(row, content)
+        author = _author(row)
+        said = "redacted" if row["redacted_at"] is not None else row["path"]
+        message = (
+            f"{OPERATIONS[row['operation']]} {said}\n\n"
+            f"Memory: {row['memory_id']}\nVersion: {row['id']}\nSequence: {row['seq']}\n"
+        ).encode()
+        self.commits += 1
+        header = f"commit {_BRANCH}\nauthor {author}\ncommitter {author}\ndata {len(message)}\n".encode()
+        self._out.write(header + message + b"\n" + b"".join(changes) + b"\n")
+
+    def _changes(self, row: Row, content: bytes | None) -> Sequence[bytes]:
+        memory_id, path = row["memory_id"], row["path"]
+        if row["operation"] == DELETED:
+            return self._leave(memory_id)
+        if path is None or content is None:
+            return []
+        if any(segment.lower() == ".git" for segment in path.split("/")):
+            if path not in self._result.left_out:
+                self._result.left_out.append(path)
+            return self._leave(memory_id)
+        mark = self._mark(bytes(row["content_sha256"]), content)
+        changes = []
+        if self._path_of.get(memory_id) != path:
+            changes += self._leave(memory_id)
+        # Who was in the way has left by a version that is redacted or expired.
+        for other in [*paths.ancestors(path), path, *self._below(path)]:
+            if self._memory_at.get(other, memory_id) != memory_id:
+                changes += self._leave(self._memory_at[other])
+        if path not in self._memory_at:
+            self._path_of[memory_id], self._memory_at[path] = path, memory_id
+            self._directories.update(paths.ancestors(path))
+        return [*changes, b"M 100644 :%d %s\n" % (mark, _quoted(path))]
+
+    def _below(self, path: str) -> list[str]:
+        if not self._directories[path]:
+            return []
+        return [other for other in self._memory_at if other.startswith(path + "/")]
+
+    def _leave(self, memory_id: str) -> list[bytes]:
+        path = self._path_of.pop(memory_id, None)
+        if path is None:
+            return []
+        del self._memory_at[path]
+        self._directories.subtract(paths.ancestors(path))
+        return [b"D " + _quoted(path) + b"\n"]
+
+    def _mark(self, sha256: bytes, content: bytes) -> int:
+        mark = self._marks.get(sha256)
+        if mark is None:
+            mark = self._marks[sha256] = len(self._marks) + 1
+            self._out.write(b"blob\nmark :%d\ndata %d\n" % (mark, len(content)) + content + b"\n")
+        return mark
+
+
+def _author(row: Row) -> str:
+    kind, name = row["actor_type"] or "unknown", row["actor_id"] or "unknown"
+    clean = "".join(character for character in name if character.isprintable() and character not in "<>")
+    return (
+        f"{clean} <{clean.replace(' ', '_')}@{kind}.{_HOST}> {row['created_at'] // clock.MICROSECONDS_PER_SECOND} +0000"
+    )
+
+
+def _quoted(path: str) -> bytes:
+    return b'"' + path[1:].encode().replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+def _run(git: str, directory: Path, *arguments: str) -> None:
+    done = subprocess.run([git, "-C", str(directory), *arguments], capture_output=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise InvalidRequest(f"git {arguments[0]} failed: {done.stderr.decode('utf-8', 'replace').strip()}")

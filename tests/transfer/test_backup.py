@@ -1,0 +1,220 @@
+"""A backup is the deployment of one moment, without what was erased since; it goes into either back end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.audit import chain
+from app.contract.actors import USER, Actor
+from app.contract.errors import InvalidRequest
+from app.storage import migrations
+from app.storage.statements import Statement
+from app.storage.storage import Storage
+from app.storage.tables import metadata
+from app.transfer.backup import TABLES, BackedUp, Backup
+from app.transfer.restoring import Restore
+from tests.storage.outside import outside
+from tests.storage.parts import Parts, options
+from tests.support.backends import BACKENDS, Backend, Services
+from tests.transfer.archives import tar_of
+from tests.transfer.test_round_trips import comparable, exported, files_of, lively_store
+
+pytestmark = pytest.mark.anyio
+
+OPERATOR = Actor(USER, "cli:test")
+
+
+@asynccontextmanager
+async def empty_deployment(
+    name: str, services: Services, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Parts]:
+    """A migrated deployment without a row, on a back end by its name."""
+    environment = Backend(name, services).environment(directory)
+    for key, value in environment.items():
+        if key.startswith("AWS_"):
+            monkeypatch.setenv(key, value)
+    settings = options(environment)
+    await asyncio.to_thread(migrations.upgrade, settings.database_url)
+    storage = Storage(settings)
+    await storage.open(in_background=False)
+    try:
+        with outside(environment) as view:
+            yield Parts(storage, view, None)  # type: ignore[arg-type]
+    finally:
+        await storage.close()
+
+
+async def backed_up(parts: Parts, target: Path, archive_format: Any = "tar") -> BackedUp:
+    return await Backup(parts.storage).write(target, archive_format, OPERATOR)
+
+
+async def all_rows(parts: Parts) -> Mapping[str, list[Any]]:
+    found = {}
+    for table in TABLES:
+        if table.name in ("installation", "audit_entries", "audit_head"):
+            continue
+        rows = await parts.storage.database.fetch_all(Statement(f"SELECT * FROM {table.name}"), {})
+        found[table.name] = sorted(str(sorted(dict(row).items())) for row in rows)
+    return found
+
+
+async def check_chain(parts: Parts) -> int:
+    """The length of the audit log, whose every entry must follow from the one before."""
+    last = chain.START
+    read = parts.storage.database.fetch_all
+    entries = await read(Statement("SELECT * FROM audit_entries ORDER BY seq"), {})
+    for number, entry in enumerate(entries, 1):
+        assert entry["seq"] == number
+        last = chain.digest(last, entry)
+        assert bytes(entry["sha256"]) == last
+    (head,) = await read(Statement("SELECT seq, sha256 FROM audit_head"), {})
+    assert (head["seq"], bytes(head["sha256"])) == (len(entries), last)
+    return len(entries)
+
+
+@pytest.mark.parametrize("target", BACKENDS)
+async def test_a_deployment_moves_house(
+    parts: Parts, target: str, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_id = await lively_store(parts)
+    await parts.stores.delete(parts.caller, await parts.store())
+    rows, content = await all_rows(parts), await exported(parts, store_id, history=True)
+    result = await backed_up(parts, tmp_path / "b.tar.zst", "tar.zst")
+    assert result.missing == []
+    before = await check_chain(parts)
+    async with empty_deployment(target, services, tmp_path, monkeypatch) as there:
+        restored = await Restore(there.storage).read(tmp_path / "b.tar.zst", OPERATOR)
+        assert (restored.rows, restored.contents) == (result.rows, result.contents)
+        assert await all_rows(there) == rows
+        assert await check_chain(there) == before  # without deployment.backed_up, with deployment.restored
+        assert await there.check() == []
+        moved = Parts(there.storage, there.outside, parts.caller)
+        assert comparable(await exported(moved, store_id, history=True), times=True) == comparable(content, times=True)
+        # And back again: what is backed up there is the same.
+        again = await backed_up(moved, tmp_path / "again.tar")
+        assert again.contents == result.contents
+
+
+async def test_what_is_erased_meanwhile_is_not_in_the_backup(
+    parts: Parts, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past = await parts.create(await parts.store(), "secret one")
+    await parts.update(past, "open")
+    await parts.move_all()
+    staged = await parts.create(past.store_id, "secret two", "/b.md")
+    await parts.update(staged, "open, too")
+    live = await parts.create(past.store_id, "secret three", "/c.md")
+    doomed = await parts.create(await parts.store(), "secret four")
+
+    async def erase() -> None:
+        await parts.redact(past)
+        await parts.redact(staged)
+        await parts.update(live, "newer")
+        await parts.redact(live)
+        await parts.stores.delete(parts.caller, doomed.store_id)
+        await parts.collector().collect()
+        await parts.purger().purge()
+
+    get_many = parts.blobs.get_many
+
+    async def after_the_erasure(blobs: Any) -> Any:
+        await erase()
+        return await get_many(blobs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.blobs, "get_many", after_the_erasure)
+        result = await backed_up(parts, tmp_path / "b.tar")
+    assert result.missing == []
+    assert b"secret " not in (tmp_path / "b.tar").read_bytes()
+    async with empty_deployment(BACKENDS[0], services, tmp_path, monkeypatch) as there:
+        await Restore(there.storage).read(tmp_path / "b.tar", OPERATOR)
+        assert await there.check() == []
+        assert there.outside.rows.count("memory_versions", "redacted_at IS NOT NULL") == 3
+        assert there.outside.rows.count("memories", "1 = 1") == 2
+
+
+async def test_writers_go_on_and_the_backup_is_of_one_moment(
+    parts: Parts, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = [await parts.store() for _ in range(3)]
+    done = asyncio.Event()
+
+    async def write(store_id: str) -> int:
+        number = 0
+        while not done.is_set():
+            number += 1
+            memory = await parts.create(store_id, f"text {number}", f"/{number}.md")
+            await parts.update(memory, f"text {number}, changed")
+            if number % 3 == 0:
+                await parts.redact(memory)
+            if number % 5 == 0:
+                await parts.delete(memory)
+            if number % 7 == 0:
+                await parts.move_all()
+        return number
+
+    writers = [asyncio.create_task(write(store_id)) for store_id in stores]
+    results = [await backed_up(parts, tmp_path / f"{number}.tar.gz", "tar.gz") for number in range(3)]
+    done.set()
+    assert min(await asyncio.gather(*writers)) > 0
+    assert [result.missing for result in results] == [[], [], []]
+    for number in range(3):
+        async with empty_deployment(BACKENDS[0], services, tmp_path, monkeypatch) as there:
+            await Restore(there.storage).read(tmp_path / f"{number}.tar.gz", OPERATOR)
+            assert await there.check() == []
+            await check_chain(there)
+
+
+async def test_only_an_empty_deployment_is_restored_into(parts: Parts, tmp_path: Path) -> None:
+    await backed_up(parts, tmp_path / "b.tar")
+    with pytest.raises(InvalidRequest, match="not empty: there are rows in"):
+        await Restore(parts.storage).read(tmp_path / "b.tar", OPERATOR)
+
+
+async def test_a_missing_content_is_told(parts: Parts, tmp_path: Path) -> None:
+    memory = await parts.create(await parts.store(), "lost")
+    await parts.move_all()
+    parts.outside.blobs.remove(f"{memory.store_id}/{memory.sha256}")
+    assert (await backed_up(parts, tmp_path / "b.tar")).missing == [memory.version_id]
+
+
+async def test_a_damaged_backup_is_refused_and_leaves_no_row(
+    parts: Parts, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lively_store(parts)
+    await backed_up(parts, tmp_path / "b.tar")
+    files = files_of((tmp_path / "b.tar").read_bytes())
+    content = next(name for name in files if name.startswith("contents/"))
+    damages = {
+        "cut off": {name: data for name, data in files.items() if name != "manifest.json"},
+        "of that digest": files | {content: b"forged"},
+        "manifest's digest": files | {"tables/memories.jsonl": b""},
+        "holds . contents": {name: data for name, data in files.items() if name != content},
+        "has the schema 0001": files | {"backup.json": files["backup.json"].replace(b'"0004"', b'"0001"')},
+        "is no backup": {"a.md": b"a"},
+    }
+    async with empty_deployment(BACKENDS[0], services, tmp_path, monkeypatch) as there:
+        for why, damaged in damages.items():
+            (tmp_path / "bad.tar").write_bytes(tar_of(damaged))
+            with pytest.raises(InvalidRequest, match=why):
+                await Restore(there.storage).read(tmp_path / "bad.tar", OPERATOR)
+            assert all(
+                there.outside.rows.count(table.name, "1 = 1") == 0
+                for table in metadata.sorted_tables
+                if table.name not in ("installation", "audit_head")
+            )
+        # What was put before it was found is no harm: the whole one goes in afterwards.
+        await Restore(there.storage).read(tmp_path / "b.tar", OPERATOR)
+        assert await there.check() == []
+
+
+async def test_a_backup_is_never_written_over_something(parts: Parts, tmp_path: Path) -> None:
+    (tmp_path / "b.tar").write_text("there")
+    with pytest.raises(InvalidRequest, match="is there already"):
+        await backed_up(parts, tmp_path / "b.tar")
+    assert (tmp_path / "b.tar").read_text() == "there"
+    assert list(map(str, tmp_path.glob("*b.tar*"))) == [str(tmp_path / "b.tar")]  # noqa: ASYNC240 - a test

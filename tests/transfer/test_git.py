@@ -1,0 +1,69 @@
+"""The history of a store as a Git repository."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.contract.errors import InvalidRequest
+from app.storage.statements import Statement
+from app.transfer.git_history import GitHistory
+from tests.storage.parts import Parts
+from tests.transfer.test_round_trips import exported, files_of, lively_store
+
+pytestmark = pytest.mark.anyio
+
+_VERSIONS = Statement("SELECT id FROM memory_versions WHERE store_id = :store_id ORDER BY seq")
+
+
+def git(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", directory, *arguments], capture_output=True, check=True)
+    return done.stdout.decode()
+
+
+async def test_each_version_is_a_commit_and_the_tree_is_the_store(parts: Parts, tmp_path: Path) -> None:
+    store_id = await lively_store(parts)
+    unholdable = await parts.create(store_id, "x", "/a/.git/config")
+    odd = await parts.create(store_id, 'quote " and \\ slash', '/odd "name"\\ .md')
+    files = files_of(await exported(parts, store_id, history=True))
+    result = await GitHistory(parts.storage).export(parts.caller, store_id, tmp_path / "repository")
+    assert result.left_out == ["/a/.git/config", "/.hidden/.git"][::-1]
+    expected = {
+        name.removeprefix("memories/"): data
+        for name, data in files.items()
+        if name.startswith("memories/") and "/.git" not in name
+    }
+    tracked = git(tmp_path / "repository", "ls-files", "-z").split("\0")[:-1]
+    assert {name: (tmp_path / "repository" / name).read_bytes() for name in tracked} == expected
+    log = git(tmp_path / "repository", "log", "--reverse", "--format=%an|%at|%s").splitlines()
+    assert len(log) == len(files["versions.jsonl"].splitlines()) == result.versions
+    assert {line.split("|")[0] for line in log} == {parts.caller.actor.id}
+    assert log[0].endswith("|created /notes/one.md")
+    assert sum("redacted" in line for line in log) == 1
+    assert "a secret" not in git(tmp_path / "repository", "log", "-p", "--all")
+    assert git(tmp_path / "repository", "status", "--porcelain") == ""
+    git(tmp_path / "repository", "fsck", "--strict")
+    assert unholdable.store_id == odd.store_id
+
+
+async def test_a_file_gives_way_to_a_directory_whose_rename_was_redacted(parts: Parts, tmp_path: Path) -> None:
+    store_id = await parts.store()
+    first = await parts.create(store_id, "one", "/a")
+    await parts.rename(first, "/b")
+    await parts.update(first, "two")
+    page = await parts.storage.database.fetch_all(_VERSIONS, {"store_id": store_id})
+    await parts.versions.redact(parts.caller, store_id, page[1]["id"])
+    await parts.create(store_id, "below", "/a/c")
+    await GitHistory(parts.storage).export(parts.caller, store_id, tmp_path / "r")
+    assert git(tmp_path / "r", "ls-files").splitlines() == ["a/c", "b"]
+
+
+async def test_without_git_it_says_what_to_do(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InvalidRequest, match="needs Git: install it"):
+        await GitHistory(parts.storage).export(parts.caller, await parts.store(), tmp_path / "r")
+
+
+async def test_an_empty_store_is_an_empty_repository(parts: Parts, tmp_path: Path) -> None:
+    await GitHistory(parts.storage).export(parts.caller, await parts.store(), tmp_path / "r")
+    assert git(tmp_path / "r", "status", "--porcelain") == ""
