@@ -95,6 +95,8 @@ class Machine(RuleBasedStateMachine):
             self.faults_left -= 1
             self.told(f"daemon {number} dies")
             self.forgetful.append(place)
+            if place.is_cut:
+                place.cut("refuse")  # a start that waits out every time limit of a server that hangs takes minutes
             place.crash()
             self.after_crash(place)
 
