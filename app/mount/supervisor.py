@@ -177,15 +177,21 @@ class _Supervisor:
         self.states: dict[str, int] = {}
         self.worker: subprocess.Popen[bytes] | None = None
         self.asked_to_end = False
+        self.woken = -1
 
     def run(self) -> int:
+        # A handler runs between two steps of Python: without a byte to wake it, the poll that a signal comes just
+        # before would sleep on, and the signal would not be passed on.
+        self.woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        woke_before = signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
         previous = {number: signal.signal(number, self._on_signal) for number in FORWARDED}
         try:
             return self._supervise()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            for fd in (*self.kept.values(), *self.states.values()):
+            signal.set_wakeup_fd(woke_before)
+            for fd in (self.woken, wakes, *self.kept.values(), *self.states.values()):
                 os.close(fd)
             self.channel.close()
             self.workers_end.close()
@@ -221,8 +227,11 @@ class _Supervisor:
             poller = select.poll()
             poller.register(pid_fd, select.POLLIN)
             poller.register(self.channel, select.POLLIN)
+            poller.register(self.woken, select.POLLIN)
             while not any(fd == pid_fd for fd, _ in poller.poll()):
                 self._take_messages()
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self.woken, 4_096)
         finally:
             os.close(pid_fd)
         status = self.worker.wait()

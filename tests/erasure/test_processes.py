@@ -7,7 +7,7 @@ from pathlib import Path
 import anthropic
 
 from tests.erasure.planting import new_marker
-from tests.storage.outside import outside
+from tests.storage.outside import outside, until
 from tests.support.backends import Backend
 from tests.support.servers import serve
 
@@ -23,8 +23,9 @@ def test_all_workers_of_all_servers_say_that_they_have_let_go(backend: Backend, 
         first = open_servers.enter_context(serve(environment, workers=2))
         servers = [first] + [open_servers.enter_context(serve(first.environment, workers=2)) for _ in range(others)]
         view = open_servers.enter_context(outside(environment))
+        # A server is ready when its first worker is.
+        until(lambda: len(view.rows.execute(KNOWN)) == 2 * len(servers), "every worker is known")
         known = {name for name, _ in view.rows.execute(KNOWN)}
-        assert len(known) == 2 * len(servers)
         clients = [open_servers.enter_context(server.client(max_retries=0)) for server in servers]
         store = clients[0].beta.memory_stores.create(name="Anna", metadata={"user": "u_123"})
         memory = clients[0].beta.memory_stores.memories.create(store.id, path="/a.md", content=new_marker())

@@ -19,6 +19,7 @@ from app.mount.fuse.texts import SCRATCH_MAX_BYTES
 from app.mount.refusals import Offline, Refused
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import Mounted, mounted, needs_fuse
+from tests.storage.outside import until
 from tests.support.servers import Server
 
 pytestmark = needs_fuse
@@ -176,8 +177,7 @@ class TestWhatIsKnown:
         else:
             os.unlink(mount.path / "notes.md")
         make(mount.path / "new.md")
-        mount.settle()
-        assert "/new.md" in engine.texts()
+        until(lambda: "/new.md" in engine.texts(), "the new file is saved", within=10)
 
     def test_without_the_right_nothing_is_opened_for_writing(self, engine: FakeEngine, mount: Mounted) -> None:
         self.fill(engine, mount, errno.EACCES)
