@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app import settings
-from app.storage.tables import metadata
+from app.storage.rows.tables import metadata
 
 _LOCK = 7_205_759_403_792_794
 """Key of the advisory lock that keeps two replicas from migrating at once."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from app.http.application import create_app
+from app.server.application import create_app
 from app.settings import Settings
 from scripts import api_table, settings_table
 

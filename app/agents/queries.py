@@ -1,6 +1,6 @@
 """SQL of agents and their versions. A row is an agent as one of its versions has it."""
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 # An older version was last changed when it was made; the newest also when the agent was archived.
 _ROWS = """

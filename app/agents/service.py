@@ -11,8 +11,8 @@ from app.audit import log as audit
 from app.contract import clock, cursors, ids
 from app.contract.actors import Caller
 from app.contract.errors import Conflict, InvalidRequest, NotFound
-from app.storage.database import Row, Transaction
-from app.storage.listing import newest_first
+from app.storage.rows.database import Row, Transaction
+from app.storage.rows.listing import newest_first
 from app.storage.storage import Storage
 
 _listing = lru_cache(queries.listing)

@@ -29,7 +29,7 @@ from app.http.documents import NO_CONTROLS, NO_NULLS, AgentIdText, Omittable, Ti
 from app.http.metadata import Metadata, MetadataPatch
 from app.http.numbers import JSON_INTEGER
 from app.http.pages import WHOLE_NUMBER, CreatedRange, Flag, PageQuery, QueryModel
-from app.storage.database import Row
+from app.storage.rows.database import Row
 
 _Closed = ConfigDict(extra="forbid", strict=True)
 _Name = Annotated[str, shape(minLength=1, maxLength=AGENT_NAME_MAX_CHARACTERS, pattern=NO_CONTROLS)]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from app.audit import chain
 from app.contract import clock
 from app.contract.actors import Caller
-from app.storage.database import Transaction
-from app.storage.statements import Batch, Statement
+from app.storage.rows.database import Transaction
+from app.storage.rows.statements import Batch, Statement
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The ID of the request that is being answered, set by the HTTP layer."""

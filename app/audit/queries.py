@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 _COLUMNS = "seq, at, workspace_id, actor_type, actor_id, action, subject, detail, request_id, sha256"
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from app.audit import chain, queries
 from app.contract import cursors
-from app.storage.database import Database, Row
+from app.storage.rows.database import Database, Row
 
 _listing = lru_cache(queries.listing)
 

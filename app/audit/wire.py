@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from app.contract import actors, clock
 from app.http.documents import ContentDigest, Omittable, Timestamp, shape
 from app.http.pages import SEQUENCE_MAX, SEQUENCE_NUMBER, CreatedRange, PageQuery
-from app.storage.database import Row
+from app.storage.rows.database import Row
 
 LINES = "application/x-ndjson"
 

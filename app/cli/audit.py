@@ -14,7 +14,7 @@ from app.audit import wire
 from app.audit.service import AuditFilters, AuditLog, Head
 from app.cli.running import with_database
 from app.contract import clock
-from app.storage.database import Database
+from app.storage.rows.database import Database
 
 app = typer.Typer(help="The audit log: who did what. Of every workspace.", no_args_is_help=True)
 

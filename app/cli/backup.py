@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from app.backup.restoring import Restore, Restored
+from app.backup.writing import BackedUp, Backup
 from app.cli import operator
 from app.cli.running import with_storage
 from app.contract.errors import InvalidRequest
 from app.storage.storage import Storage
-from app.transfer.backup import BackedUp, Backup
-from app.transfer.restoring import Restore, Restored
-from app.transfer.writers import format_of
+from app.transfer.archives.writers import format_of
 
 
 def backup(

@@ -17,8 +17,8 @@ from app import __version__
 from app.cli import mount_settings
 from app.cli.check_storage import tell_skew
 from app.cli.findings import Findings
-from app.mount.api import authorization
-from app.mount.refusals import MountError
+from app.client.api import authorization
+from app.mount.sync.errors import MountError
 
 _DEVICE = Path("/dev/fuse")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")

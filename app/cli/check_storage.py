@@ -19,10 +19,10 @@ from sqlalchemy.engine import make_url
 
 from app.cli.findings import Findings
 from app.settings import BadSettings, Settings, load
-from app.storage import migrations
-from app.storage.blobs import BlobStore, open_blob_store
-from app.storage.database import Database
-from app.storage.statements import Statement
+from app.storage.contents.blobs import BlobStore, open_blob_store
+from app.storage.rows import migrations
+from app.storage.rows.database import Database
+from app.storage.rows.statements import Statement
 from app.storage.storage import make_database
 
 _MB, _GB = 1_000_000, 1_000_000_000

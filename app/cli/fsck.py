@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from app.cli.running import with_storage
-from app.storage.fsck import Fsck
 from app.storage.storage import Storage
+from app.storage.upkeep.fsck import Fsck
 
 
 def check(

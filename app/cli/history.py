@@ -20,8 +20,8 @@ from app.history.rollback import Rollback
 from app.memories import wire as memory_wire
 from app.memories.service import Found, Limits, Memories
 from app.settings import load
+from app.storage.rows.tables import DELETED
 from app.storage.storage import Storage
-from app.storage.tables import DELETED
 from app.versions import wire as version_wire
 from app.versions.service import FoundVersion, VersionFilters, Versions
 

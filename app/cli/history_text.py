@@ -7,7 +7,7 @@ from app.contract import clock
 from app.history.blame import Blamed
 from app.history.comparing import Comparison
 from app.history.rollback import RolledBack
-from app.storage.database import Row
+from app.storage.rows.database import Row
 from app.versions.wire import OPERATION_NAMES
 
 _OPERATION_STYLES = {"created": "green", "modified": "yellow", "deleted": "red"}

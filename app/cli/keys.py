@@ -9,7 +9,7 @@ from app.cli.operator import actor
 from app.cli.running import with_database
 from app.contract import clock
 from app.keys.service import Keys
-from app.storage.database import Database
+from app.storage.rows.database import Database
 
 app = typer.Typer(help="API keys and the workspaces they belong to.", no_args_is_help=True)
 

@@ -120,11 +120,11 @@ def main() -> None:
 def _can_be_mended(error: Exception) -> bool:
     """Whether the error is of a kind whose text tells a person what to do."""
     from app.contract.errors import MemstoreError
-    from app.mount.refusals import MountError
+    from app.mount.sync.errors import MountError
 
     if isinstance(error, MemstoreError | MountError | OSError):
         return True
     from app.settings import BadSettings
-    from app.storage.migrations import SchemaOutOfDate
+    from app.storage.rows.migrations import SchemaOutOfDate
 
     return isinstance(error, BadSettings | SchemaOutOfDate)

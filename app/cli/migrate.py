@@ -3,7 +3,7 @@
 import typer
 
 from app.settings import load
-from app.storage import migrations
+from app.storage.rows import migrations
 
 
 def migrate() -> None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from app.mount.control import ControlClient
-    from app.mount.places import Places
+    from app.mount.daemon.control import ControlClient
+    from app.mount.daemon.places import Places
 
 DEFAULT_ROOT = Path("/mnt/memory")
 UNSAVED = 1
@@ -57,7 +57,7 @@ def mount(
     ] = False,
 ) -> None:
     """Open stores as directories below ROOT. Returns when they are live; succeeds if they already are."""
-    from app.mount import daemon
+    from app.mount.daemon import daemon
 
     order = _order(session, store, read_only, mode, cache_dir, on_conflict, keep_cache=keep_cache)
     root = _absolute(root)
@@ -106,7 +106,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is mounted, and how it is. Status 1 if nothing is."""
-    from app.mount.control import NotRunning
+    from app.mount.daemon.control import NotRunning
 
     known: dict[str, Any] = {"pid": None, "supervisor_pid": None, "restarts": 0, "roots": [], "stores": []}
     try:
@@ -133,7 +133,7 @@ def run(
 ) -> None:
     """Run a command that alone sees the stores, at ROOT, and leave with its exit status."""
     from app.cli.mount_settings import secrets_in_reach
-    from app.mount import daemon, namespaces
+    from app.mount.daemon import daemon, namespaces
 
     order = _order(session, store, read_only, "fuse", cache_dir, on_conflict)
     root = _absolute(root)
@@ -173,7 +173,7 @@ def attach(
     on_conflict: PolicyName = "merge",
 ) -> None:
     """Give stores to a sandbox that is running already, at ROOT in its mount namespace."""
-    from app.mount import daemon
+    from app.mount.daemon import daemon
 
     order = _order(session, store, read_only, "fuse", cache_dir, on_conflict)
     client, shown = daemon.call(_places(), "attach", **order, root=str(root), pid=pid)
@@ -188,8 +188,8 @@ def _order(
 ) -> dict[str, Any]:  # fmt: skip
     """What to open, as a request's members."""
     from app.cli.mount_settings import credentials
-    from app.mount.engine import Policy
-    from app.mount.orders import MODES, Order
+    from app.mount.daemon.orders import MODES, Order
+    from app.mount.sync.engine import Policy
 
     if bool(session) == bool(store):
         raise typer.BadParameter("either --session or --store, and not both")
@@ -206,7 +206,7 @@ def _order(
 
 def _places() -> "Places":
     from app.cli.mount_settings import variables
-    from app.mount import places
+    from app.mount.daemon import places
 
     return places.find(variables())
 
@@ -217,7 +217,7 @@ def _absolute(path: Path) -> Path:
 
 @contextmanager
 def _connected() -> "Iterator[ControlClient]":
-    from app.mount import daemon
+    from app.mount.daemon import daemon
 
     with daemon.connect(_places()) as client:
         yield client
@@ -226,7 +226,7 @@ def _connected() -> "Iterator[ControlClient]":
 @contextmanager
 def _running() -> "Iterator[ControlClient]":
     """The daemon; where none runs, that is the refusal."""
-    from app.mount.control import NotRunning
+    from app.mount.daemon.control import NotRunning
 
     try:
         with _connected() as client:

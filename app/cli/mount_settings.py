@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from app.mount.account import Credentials
-from app.mount.refusals import MountError
+from app.mount.daemon.account import Credentials
+from app.mount.sync.errors import MountError
 
 BASE_URL, API_KEY, TOKEN = "MEMSTORE_BASE_URL", "MEMSTORE_API_KEY", "MEMSTORE_TOKEN"
 SECRETS = (API_KEY, TOKEN)

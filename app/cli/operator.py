@@ -3,8 +3,8 @@
 import getpass
 
 from app.contract.actors import USER, Actor, Caller
-from app.storage.database import Database
-from app.storage.statements import Statement
+from app.storage.rows.database import Database
+from app.storage.rows.statements import Statement
 from app.stores.service import not_found
 
 _WORKSPACE_OF_STORE = Statement("SELECT workspace_id FROM memory_stores WHERE id = :store_id AND deleted_at IS NULL")

@@ -13,11 +13,11 @@ from uvicorn.supervisors import Multiprocess
 
 from app.cli.operator import actor
 from app.cli.running import blamed_on, migrate_embedded
-from app.http import logs, tracing
 from app.keys.service import DEFAULT_WORKSPACE, Keys
+from app.server import logs, tracing
 from app.settings import Settings, load
-from app.storage import migrations
-from app.storage.blobs import open_blob_store
+from app.storage.contents.blobs import open_blob_store
+from app.storage.rows import migrations
 from app.storage.storage import make_database
 
 _SHUTDOWN_SECONDS = 15
@@ -131,7 +131,7 @@ def serve(
     with blamed_on("MEMSTORE_BLOB_URL", settings.blob_url):
         open_blob_store(settings.blob_url, settings.s3_endpoint_url)
     config = uvicorn.Config(
-        "app.http.application:create_gateway",
+        "app.server.application:create_gateway",
         factory=True,
         host=host,
         port=port,

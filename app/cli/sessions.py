@@ -11,7 +11,7 @@ from app.contract import clock
 from app.contract.limits import SESSION_TOKEN_SECONDS_DEFAULT, SESSION_TOKEN_SECONDS_MAX, SESSION_TOKEN_SECONDS_MIN
 from app.sessions.service import list_all
 from app.sessions.tokens import SessionTokens
-from app.storage.database import Database
+from app.storage.rows.database import Database
 
 app = typer.Typer(help="Sessions, and tokens for their agents.", no_args_is_help=True)
 

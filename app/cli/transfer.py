@@ -19,18 +19,18 @@ from app.contract.errors import InvalidRequest, NotFound
 from app.keys.service import DEFAULT_WORKSPACE
 from app.memories.service import Limits
 from app.settings import Settings, load
-from app.storage.database import Database
+from app.storage.rows.database import Database
 from app.storage.storage import Storage
 from app.transfer import queries
+from app.transfer.archives.files import new_file
+from app.transfer.archives.readers import Bounds, Entry, archive_entries, directory_entries
+from app.transfer.archives.spool import Spool
+from app.transfer.archives.writers import ArchiveFormat, format_of
 from app.transfer.exporting import Exported, Exporter, Exports
-from app.transfer.files import new_file
 from app.transfer.importing import Imported, Imports
 from app.transfer.pulling import Pull, Source, finish
-from app.transfer.readers import Bounds, Entry, archive_entries, directory_entries
 from app.transfer.remote import Remote
 from app.transfer.sources import plan_of
-from app.transfer.spool import Spool
-from app.transfer.writers import ArchiveFormat, format_of
 
 _STDIO = "-"
 

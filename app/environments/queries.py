@@ -1,6 +1,6 @@
 """SQL of environments."""
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 _COLUMNS = "id, name, description, config, metadata, created_at, updated_at, archived_at"
 _MINE = "workspace_id = :workspace_id"

@@ -11,8 +11,8 @@ from app.contract.actors import Caller
 from app.contract.errors import Conflict, InvalidRequest, NotFound
 from app.contract.limits import ENVIRONMENT_DESCRIPTION_MAX_CHARACTERS
 from app.environments import config, queries
-from app.storage.database import Row, Transaction
-from app.storage.listing import newest_first
+from app.storage.rows.database import Row, Transaction
+from app.storage.rows.listing import newest_first
 from app.storage.storage import Storage
 
 _listing = lru_cache(queries.listing)

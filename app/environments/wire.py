@@ -11,7 +11,7 @@ from app.contract.limits import ENVIRONMENT_DESCRIPTION_MAX_CHARACTERS, NAME_MAX
 from app.http.documents import NO_CONTROLS, NO_NULLS, EnvironmentIdText, Timestamp, shape
 from app.http.metadata import Metadata, MetadataPatch
 from app.http.pages import Flag, PageQuery
-from app.storage.database import Row
+from app.storage.rows.database import Row
 
 _Name = Annotated[str, shape(minLength=1, maxLength=NAME_MAX_CHARACTERS, pattern=NO_CONTROLS)]
 _Description = Annotated[str, shape(maxLength=ENVIRONMENT_DESCRIPTION_MAX_CHARACTERS, pattern=NO_NULLS)]

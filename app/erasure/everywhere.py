@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from sqlalchemy import Column, LargeBinary, String, Table
 
 from app.erasure.job import Finding
-from app.storage.blobs import iterate
-from app.storage.statements import Statement
+from app.storage.contents.blobs import iterate
+from app.storage.rows.statements import Statement
+from app.storage.rows.tables import metadata
 from app.storage.storage import Storage
-from app.storage.tables import metadata
 
 _BATCH = 100
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 from app.erasure import queries
 from app.erasure.job import Finding, Job, Search
-from app.storage.blobs import BlobStore
-from app.storage.collector import Collector
-from app.storage.database import Database
-from app.storage.installation import SharedBlobStore
-from app.storage.object_versions import ObjectVersion, VersionsOutOfReach
-from app.storage.orphans import Orphans
+from app.storage.contents.blobs import BlobStore
+from app.storage.contents.collector import Collector
+from app.storage.contents.object_versions import ObjectVersion, VersionsOutOfReach
+from app.storage.contents.orphans import Orphans
+from app.storage.rows.database import Database
+from app.storage.upkeep.installation import SharedBlobStore
 
 _CLAIM_SECONDS = 150.0
 """Longer than another process's claim on a condemned content lasts."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from app.contract import clock
 from app.erasure import objects, queries, rows
 from app.erasure.job import Finding, Job, Search
-from app.storage.database import Transaction
-from app.storage.erasure_watch import FORGOTTEN_SECONDS, wait_until_forgotten
+from app.erasure.watch import FORGOTTEN_SECONDS, wait_until_forgotten
+from app.storage.rows.database import Transaction
 
 _TABLES = (
     "memories", "memory_versions", "staged_contents", "condemned_contents", "memory_stores", "session_resources",
@@ -28,7 +28,7 @@ class Place:
 
 
 async def _wait_for_caches(job: Job) -> list[str]:
-    """Wait until every server has let go of what it had in memory (`app.storage.erasure_watch`), if one runs."""
+    """Wait until every server has let go of what it had in memory (`app.erasure.watch`), if one runs."""
     database, mark = job.storage.database, clock.now()
     progress = json.dumps({"rows_gone": mark})
 

@@ -13,7 +13,7 @@ from app.contract import ids
 from app.contract.errors import NotFound
 from app.erasure import queries
 from app.erasure.selection import Selection
-from app.storage.database import Row
+from app.storage.rows.database import Row
 from app.storage.storage import Storage
 
 _BATCH = 200

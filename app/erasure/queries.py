@@ -1,6 +1,6 @@
 """SQL of erasures."""
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 # Selecting
 

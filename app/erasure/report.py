@@ -10,7 +10,7 @@ from typing import Any
 from app.contract import actors, clock
 from app.contract.errors import InvalidRequest
 from app.erasure import digests, queries, signing
-from app.storage.database import Database, Row
+from app.storage.rows.database import Database, Row
 
 TYPE = "memstore_erasure_report"
 _VERSION = 1

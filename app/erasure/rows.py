@@ -8,11 +8,11 @@ from typing import Any
 from app.contract import clock, ids, slugs
 from app.erasure import digests, queries
 from app.erasure.job import Finding, Job, Search
-from app.storage.collector import condemn_unless_referenced
-from app.storage.database import Database, Row, Transaction
-from app.storage.purge import Purger
-from app.storage.statements import Statement
-from app.storage.tables import DELETED
+from app.storage.contents.collector import condemn_unless_referenced
+from app.storage.rows.database import Database, Row, Transaction
+from app.storage.rows.statements import Statement
+from app.storage.rows.tables import DELETED
+from app.storage.upkeep.deleted_stores import Purger
 from app.stores.holds import refuse_if_held
 
 _MEMORIES_AT_ONCE = 50

@@ -21,8 +21,8 @@ from app.erasure.job import Job
 from app.erasure.places import OUT_OF_REACH, PLACES
 from app.erasure.plan import Plan
 from app.erasure.rows import insert_digests
-from app.storage.database import Row, Transaction
-from app.storage.leases import Lease
+from app.storage.rows.database import Row, Transaction
+from app.storage.rows.leases import Lease
 from app.storage.storage import Storage
 
 _TAG = "erasure"

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from app.erasure import queries
-from app.storage.database import Database, Transaction
+from app.storage.rows.database import Database, Transaction
 
 SIGNATURE = "signature"
 """The member of a signed object that the signature does not cover."""

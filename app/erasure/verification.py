@@ -7,9 +7,9 @@ from typing import Any
 from app.erasure import everywhere, queries, signing
 from app.erasure.job import Finding, Search
 from app.erasure.places import PLACES
-from app.storage.installation import SharedBlobStore
-from app.storage.object_versions import VersionsOutOfReach
+from app.storage.contents.object_versions import VersionsOutOfReach
 from app.storage.storage import Storage
+from app.storage.upkeep.installation import SharedBlobStore
 
 
 @dataclass(frozen=True, slots=True)

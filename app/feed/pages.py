@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.storage.database import Row
+from app.storage.rows.database import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Each of these is one statement, and so sees one state of its store: `last_seq` and the rows beside it fit together.
 """
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 _MINE = "s.id = :store_id AND s.workspace_id = :workspace_id AND s.deleted_at IS NULL"
 _CHANGE = (

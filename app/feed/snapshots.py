@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from app.contract.actors import Caller
 from app.feed import queries
 from app.memories.service import Found
-from app.storage.contents import with_fresh_rows
-from app.storage.database import Row
+from app.storage.contents.reading import with_fresh_rows
+from app.storage.rows.database import Row
 from app.storage.storage import Storage
 from app.stores.service import not_found as store_not_found
 

@@ -23,8 +23,8 @@ from app.contract import clock
 from app.contract.errors import MemstoreError, for_log
 from app.feed import queries
 from app.feed.pages import page_of
-from app.storage.database import Database, Row
 from app.storage.metrics import FEED_LAG
+from app.storage.rows.database import Database, Row
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from app.http.documents import (
 )
 from app.http.pages import SEQUENCE_MAX, SEQUENCE_NUMBER, WHOLE_NUMBER, QueryModel, View
 from app.memories import wire as memory_wire
-from app.storage.database import Row
+from app.storage.rows.database import Row
 from app.versions.wire import OPERATION_NAMES, Actor, Operation
 
 Sequence = Annotated[int, shape(minimum=0)]

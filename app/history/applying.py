@@ -7,8 +7,8 @@ from app.contract import clock, ids
 from app.contract.errors import Overloaded
 from app.history import queries
 from app.history.plans import Plan
-from app.storage.database import Database, Row, Transaction
-from app.storage.tables import CREATED, DELETED, MODIFIED
+from app.storage.rows.database import Database, Row, Transaction
+from app.storage.rows.tables import CREATED, DELETED, MODIFIED
 
 T = TypeVar("T")
 

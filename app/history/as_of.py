@@ -8,10 +8,10 @@ from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, NotFound
 from app.history import queries
 from app.history.points import Point, resolve, state
-from app.storage.contents import with_fresh_rows
-from app.storage.database import Row
+from app.storage.contents.reading import with_fresh_rows
+from app.storage.rows.database import Row
+from app.storage.rows.tables import CREATED, DELETED
 from app.storage.storage import Storage
-from app.storage.tables import CREATED, DELETED
 from app.versions.service import FoundVersion
 
 

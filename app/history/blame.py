@@ -16,10 +16,10 @@ from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, NotFound
 from app.history import lines, queries
 from app.history.limits import BLAME_MAX_VERSIONS
-from app.storage.contents import ContentGone, with_fresh_rows
-from app.storage.database import Row
+from app.storage.contents.reading import ContentGone, with_fresh_rows
+from app.storage.rows.database import Row
+from app.storage.rows.tables import CREATED, DELETED
 from app.storage.storage import Storage
-from app.storage.tables import CREATED, DELETED
 from app.stores.service import not_found as store_not_found
 
 _BATCH = 50

@@ -8,9 +8,9 @@ from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, NotFound
 from app.history import lines, queries
 from app.history.lines import Hunk
-from app.storage.contents import with_fresh_rows
+from app.storage.contents.reading import with_fresh_rows
+from app.storage.rows.tables import CREATED
 from app.storage.storage import Storage
-from app.storage.tables import CREATED
 from app.versions.service import FoundVersion, VersionFilters, Versions
 
 _NOWHERE = "/dev/null"

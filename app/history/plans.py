@@ -7,8 +7,8 @@ from app.contract import paths
 from app.contract.errors import InvalidRequest, PathConflict
 from app.history.ordering import lawful_order
 from app.memories.service import Limits
-from app.storage.database import Row
-from app.storage.tables import CREATED, DELETED, MODIFIED
+from app.storage.rows.database import Row
+from app.storage.rows.tables import CREATED, DELETED, MODIFIED
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from typing import Any
 from app.contract import clock
 from app.contract.errors import InvalidRequest
 from app.history import queries
-from app.storage.database import Row
-from app.storage.statements import Parameters, Statement
+from app.storage.rows.database import Row
+from app.storage.rows.statements import Parameters, Statement
 from app.stores.service import not_found as store_not_found
 
 FetchAll = Callable[[Statement, Parameters], Awaitable[Sequence[Row]]]

@@ -1,6 +1,6 @@
 """SQL of the history: what a store was, and what brings it back."""
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 _MINE = "s.id = :store_id AND s.workspace_id = :workspace_id AND s.deleted_at IS NULL"
 _COLUMNS = (

@@ -11,9 +11,9 @@ from app.history import plans
 from app.history.applying import Interrupted, apply, transact
 from app.memories import queries as memory_queries
 from app.memories.service import Found, Limits, Memories, lock_store, refuse_if_archived
-from app.storage.database import Row, Transaction
+from app.storage.rows.database import Row, Transaction
+from app.storage.rows.tables import DELETED
 from app.storage.storage import Storage
-from app.storage.tables import DELETED
 from app.versions import queries as version_queries
 
 

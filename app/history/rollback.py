@@ -17,7 +17,7 @@ from app.history.limits import ROLLBACK_MAX_CHANGES
 from app.history.plans import Plan
 from app.history.points import Point, resolve, state
 from app.memories.service import Limits, lock_store, refuse_if_archived
-from app.storage.database import Row, Transaction
+from app.storage.rows.database import Row, Transaction
 from app.storage.storage import Storage
 from app.stores.holds import refuse_if_held
 

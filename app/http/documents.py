@@ -135,7 +135,7 @@ def _authenticated(
     ] = None,
     beta: Annotated[Omittable[str], Query(description="Ignored; old SDKs send it.", deprecated=True)] = None,
 ) -> Caller:
-    raise AssertionError("calls of the API are answered by app.http.gateway")
+    raise AssertionError("calls of the API are answered by app.server.gateway")
 
 
 CallerParameter = Annotated[Caller, Depends(_authenticated)]

@@ -52,7 +52,7 @@ class Upload:
 
 
 def _by_the_gateway() -> Upload:
-    raise AssertionError("calls of the API are answered by app.http.gateway")
+    raise AssertionError("calls of the API are answered by app.server.gateway")
 
 
 UploadParameter = Annotated[Upload, Depends(_by_the_gateway)]

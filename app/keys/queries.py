@@ -1,6 +1,6 @@
 """SQL of workspaces and API keys."""
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 ENSURE_WORKSPACE = Statement(
     """

@@ -16,7 +16,7 @@ from app.contract import clock, ids
 from app.contract.actors import API_KEY, READ_WRITE, SESSION, Actor, Caller, SessionScope
 from app.contract.errors import AuthenticationFailed, NotFound
 from app.keys import queries
-from app.storage.database import Database, Row, Transaction
+from app.storage.rows.database import Database, Row, Transaction
 
 DEFAULT_WORKSPACE = "default"
 

@@ -14,9 +14,9 @@ from app.contract.errors import InvalidRequest, NotFound, Overloaded, PathConfli
 from app.contract.limits import MOVE_MAX_MEMORIES
 from app.memories import queries
 from app.memories.service import Found, lock_store, refuse_if_archived
-from app.storage.database import Row, Transaction
+from app.storage.rows.database import Row, Transaction
+from app.storage.rows.tables import MODIFIED
 from app.storage.storage import Storage
-from app.storage.tables import MODIFIED
 
 _ATTEMPTS = 10
 

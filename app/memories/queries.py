@@ -5,7 +5,7 @@ all mutations of the store; whatever must be seen as it is *now* (path conflicts
 because a single statement's snapshot is older than the lock it waits for.
 """
 
-from app.storage.statements import Batch, Mutation, Statement
+from app.storage.rows.statements import Batch, Mutation, Statement
 
 _COLUMNS = "m.id, m.store_id, m.version_id, m.path, m.content_sha256, m.content_size, m.created_at, m.updated_at"
 _IN_MY_STORE = "s.id = :store_id AND s.workspace_id = :workspace_id AND s.deleted_at IS NULL"

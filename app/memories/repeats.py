@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.contract import clock
-from app.storage.database import Row, Transaction
-from app.storage.statements import Statement
+from app.storage.rows.database import Row, Transaction
+from app.storage.rows.statements import Statement
 
 WINDOW_MICROSECONDS = 15 * 60 * clock.MICROSECONDS_PER_SECOND
 """How long ago the first attempt may be: the SDKs wait ten minutes for an answer, and seconds between attempts."""

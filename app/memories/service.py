@@ -14,12 +14,12 @@ from app.contract.actors import Caller
 from app.contract.content import Content
 from app.contract.errors import InvalidRequest, NotFound, PathConflict, PreconditionFailed
 from app.memories import queries, repeats
-from app.storage.contents import with_fresh_rows
-from app.storage.database import Row, Transaction
-from app.storage.mover import Staged
-from app.storage.statements import Statement
+from app.storage.contents.mover import Staged
+from app.storage.contents.reading import with_fresh_rows
+from app.storage.rows.database import Row, Transaction
+from app.storage.rows.statements import Statement
+from app.storage.rows.tables import CREATED, DELETED, MODIFIED
 from app.storage.storage import Storage
-from app.storage.tables import CREATED, DELETED, MODIFIED
 from app.stores.holds import refuse_if_held
 from app.stores.service import not_found as store_not_found
 

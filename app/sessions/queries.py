@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 _COLUMNS = (
     "s.id, s.agent_id, s.agent_version, s.agent, s.environment_id, s.title, s.metadata, "

@@ -18,7 +18,7 @@ from app.contract.errors import InvalidRequest, NotFound
 from app.contract.limits import SESSION_MAX_STORES
 from app.environments.service import Environments
 from app.sessions import queries
-from app.storage.database import Database, Row, Transaction
+from app.storage.rows.database import Database, Row, Transaction
 from app.storage.storage import Storage
 from app.stores.service import not_found as store_not_found
 

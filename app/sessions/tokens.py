@@ -16,7 +16,7 @@ from app.contract.limits import SESSION_TOKEN_SECONDS_DEFAULT, SESSION_TOKEN_SEC
 from app.keys.service import SESSION_TOKEN_TAG, digest_of
 from app.sessions import queries
 from app.sessions.service import not_found
-from app.storage.database import Database, Row, Transaction
+from app.storage.rows.database import Database, Row, Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from app.http.numbers import JSON_INTEGER
 from app.http.pages import CURSOR_PATTERN, WHOLE_NUMBER, CreatedRange, Flag, Moment, PageQuery, QueryModel
 from app.sessions.service import Attachment, Session
 from app.sessions.tokens import NewToken
-from app.storage.database import Row
+from app.storage.rows.database import Row
 
 Access = Literal["read_write", "read_only"]
 Status = Literal["rescheduling", "running", "idle", "terminated"]

@@ -5,19 +5,19 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from app.storage.blobs import BlobStore, open_blob_store
-from app.storage.collector import Collector
-from app.storage.contents import ContentCache, Contents
-from app.storage.database import Database
-from app.storage.erasure_watch import ErasureWatch
-from app.storage.installation import Ownership
-from app.storage.mover import Mover
-from app.storage.orphans import Orphans
-from app.storage.postgres import PostgresDatabase
-from app.storage.purge import Purger
-from app.storage.retention import Retention
-from app.storage.sqlite import SqliteDatabase
-from app.storage.sweeper import Sweeper
+from app.erasure.watch import ErasureWatch
+from app.storage.contents.blobs import BlobStore, open_blob_store
+from app.storage.contents.collector import Collector
+from app.storage.contents.mover import Mover
+from app.storage.contents.orphans import Orphans
+from app.storage.contents.reading import ContentCache, Contents
+from app.storage.rows.database import Database
+from app.storage.rows.postgres import PostgresDatabase
+from app.storage.rows.sqlite import SqliteDatabase
+from app.storage.upkeep.deleted_stores import Purger
+from app.storage.upkeep.expired_versions import Retention
+from app.storage.upkeep.installation import Ownership
+from app.storage.upkeep.sweeper import Sweeper
 
 
 @dataclass(frozen=True, slots=True)

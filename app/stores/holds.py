@@ -8,7 +8,7 @@ from app.audit import log as audit
 from app.contract import clock, text
 from app.contract.actors import Caller
 from app.contract.errors import NotFound, UnderLegalHold
-from app.storage.database import Row, Transaction
+from app.storage.rows.database import Row, Transaction
 from app.storage.storage import Storage
 from app.stores import queries
 from app.stores.missing import not_found

@@ -1,6 +1,6 @@
 """SQL of memory stores. A store with `deleted_at` set does not exist for any of these."""
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 _COLUMNS = "id, name, description, metadata, created_at, updated_at, archived_at"
 _MINE = "workspace_id = :workspace_id AND deleted_at IS NULL"

@@ -10,8 +10,8 @@ from app.audit import log as audit
 from app.contract import clock, ids, text
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
-from app.storage.database import Row, Transaction
-from app.storage.listing import newest_first
+from app.storage.rows.database import Row, Transaction
+from app.storage.rows.listing import newest_first
 from app.storage.storage import Storage
 from app.stores import queries
 from app.stores.holds import refuse_if_held
@@ -132,7 +132,7 @@ class Stores:
         return await self._database.transact(work, store_id=store_id)
 
     async def delete(self, caller: Caller, store_id: str) -> None:
-        """Make the store not exist. Its rows and blobs are purged right after (`app.storage.sweeper`).
+        """Make the store not exist. Its rows and blobs are purged right after (`app.storage.upkeep.sweeper`).
 
         Raises:
             UnderLegalHold: it is.

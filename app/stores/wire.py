@@ -11,7 +11,7 @@ from app.contract.limits import DESCRIPTION_MAX_CHARACTERS, HOLD_REASON_MAX_CHAR
 from app.http.documents import NO_CONTROLS, NO_NULLS, StoreIdText, Timestamp, shape
 from app.http.metadata import Metadata, MetadataPatch
 from app.http.pages import CreatedRange, Flag, PageQuery
-from app.storage.database import Row
+from app.storage.rows.database import Row
 
 _Name = Annotated[str, shape(minLength=1, maxLength=NAME_MAX_CHARACTERS, pattern=NO_CONTROLS)]
 _Description = Annotated[str, shape(maxLength=DESCRIPTION_MAX_CHARACTERS, pattern=NO_NULLS)]

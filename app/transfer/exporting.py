@@ -21,13 +21,14 @@ from app.contract import clock
 from app.contract.actors import Caller
 from app.feed.snapshots import Snapshot, Snapshots
 from app.memories.service import Found
-from app.storage.contents import with_fresh_rows
-from app.storage.database import Row, Transaction
+from app.storage.contents.reading import with_fresh_rows
+from app.storage.rows.database import Row, Transaction
 from app.storage.storage import Storage
 from app.stores.service import not_found
-from app.transfer import layout, queries
-from app.transfer.manifest import HistoryOfExport, Manifest, MemoryOfExport, StoreOfExport, version_line
-from app.transfer.writers import ArchiveFormat, DirectoryWriter, NameNotHeld, archive_writer
+from app.transfer import queries
+from app.transfer.archives import layout
+from app.transfer.archives.manifest import HistoryOfExport, Manifest, MemoryOfExport, StoreOfExport, version_line
+from app.transfer.archives.writers import ArchiveFormat, DirectoryWriter, NameNotHeld, archive_writer
 
 _PAGE = 50
 _PIECE_BYTES = 262_144

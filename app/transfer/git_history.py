@@ -16,11 +16,11 @@ from typing import IO
 from app.contract import clock, paths
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
-from app.storage.database import Row
+from app.storage.rows.database import Row
+from app.storage.rows.tables import DELETED
 from app.storage.storage import Storage
-from app.storage.tables import DELETED
+from app.transfer.archives.manifest import OPERATIONS
 from app.transfer.exporting import Exported, Exporter, Exports
-from app.transfer.manifest import OPERATIONS
 
 _BRANCH = "refs/heads/main"
 _HOST = "memstore.invalid"

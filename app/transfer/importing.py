@@ -18,14 +18,14 @@ from app.contract import clock, ids, paths, text
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, Unavailable
 from app.memories.service import Limits, lock_store, refuse_if_archived
-from app.storage.database import Row, Transaction
-from app.storage.mover import Staged
+from app.storage.contents.mover import Staged
+from app.storage.rows.database import Row, Transaction
+from app.storage.rows.tables import CREATED
 from app.storage.storage import Storage
-from app.storage.tables import CREATED
 from app.stores import queries as store_queries
 from app.transfer import queries
+from app.transfer.archives.spool import Spool, Spooled
 from app.transfer.plan import NewMemory, Plan, Rejection
-from app.transfer.spool import Spool, Spooled
 
 T = TypeVar("T")
 

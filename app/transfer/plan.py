@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.contract import paths
-from app.transfer.spool import Spooled
+from app.transfer.archives.spool import Spooled
 
 
 @dataclass(frozen=True, slots=True)

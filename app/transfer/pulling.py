@@ -22,14 +22,14 @@ from app.contract import content as contents
 from app.contract import ids
 from app.contract.actors import Caller
 from app.contract.errors import Overloaded, Unavailable
-from app.storage.database import Database
+from app.storage.rows.database import Database
 from app.transfer import queries
-from app.transfer.history import as_new
+from app.transfer.archives.manifest import StoreOfExport, VersionOfExport, check_store
+from app.transfer.archives.spool import Spool
+from app.transfer.archives.versions import as_new
 from app.transfer.importing import Imported, Imports
-from app.transfer.manifest import StoreOfExport, VersionOfExport, check_store
 from app.transfer.plan import NewMemory, NewVersion, Plan
 from app.transfer.remote import Remote
-from app.transfer.spool import Spool
 from app.transfer.times import micros
 
 _PASSES = 10

@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 _VERSION = (
     "v.seq, v.id, v.memory_id, v.operation, v.path, v.content_sha256, v.content_size, v.created_at, "

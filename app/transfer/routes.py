@@ -7,18 +7,18 @@ from fastapi import APIRouter
 
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
-from app.http.binding import Stream
 from app.http.documents import CallerParameter, Query, StoreId, answers
 from app.http.services import service
 from app.http.uploads import UploadParameter
+from app.server.binding import Stream
 from app.transfer import wire
+from app.transfer.archives.readers import Bounds, archive_entries
+from app.transfer.archives.spool import Spool
+from app.transfer.archives.writers import MEDIA_TYPES
 from app.transfer.exporting import Exports
 from app.transfer.importing import Imports
 from app.transfer.plan import Plan
-from app.transfer.readers import Bounds, archive_entries
 from app.transfer.sources import plan_of
-from app.transfer.spool import Spool
-from app.transfer.writers import MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/memory_stores", tags=["in and out"])
 

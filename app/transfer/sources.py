@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from app.contract import paths
 from app.contract.errors import InvalidRequest
 from app.contract.limits import CONTENT_MAX_BYTES
-from app.transfer import layout
-from app.transfer.history import read_history
-from app.transfer.manifest import Manifest, check_store, read_manifest
+from app.transfer.archives import layout
+from app.transfer.archives.manifest import Manifest, check_store, read_manifest
+from app.transfer.archives.readers import DIRECTORY, FILE, Entry
+from app.transfer.archives.spool import Spool, Spooled
+from app.transfer.archives.versions import read_history
 from app.transfer.plan import NewMemory, Plan, Rejection, refuse_clashes
-from app.transfer.readers import DIRECTORY, FILE, Entry
-from app.transfer.spool import Spool, Spooled
 from app.transfer.times import micros
 
 _OWN_FILES = (layout.HEADER, layout.MANIFEST, layout.VERSIONS)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 
 _COLUMNS = (
     "v.id, v.store_id, v.memory_id, v.operation, v.path, v.content_sha256, v.content_size, v.created_at, "

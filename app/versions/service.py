@@ -9,9 +9,9 @@ from app.audit import log as audit
 from app.contract import clock, cursors
 from app.contract.actors import API_KEY, SERVICE_ACCOUNT, SESSION, Caller
 from app.contract.errors import InvalidRequest, NotFound
-from app.storage.collector import condemn_unless_referenced
-from app.storage.contents import with_fresh_rows
-from app.storage.database import Row, Transaction
+from app.storage.contents.collector import condemn_unless_referenced
+from app.storage.contents.reading import with_fresh_rows
+from app.storage.rows.database import Row, Transaction
 from app.storage.storage import Storage
 from app.stores.holds import refuse_if_held
 from app.stores.missing import not_found as store_not_found

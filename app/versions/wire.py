@@ -18,7 +18,7 @@ from app.http.documents import (
     VersionIdText,
 )
 from app.http.pages import CreatedRange, ViewedPageQuery
-from app.storage.tables import CREATED, DELETED, MODIFIED
+from app.storage.rows.tables import CREATED, DELETED, MODIFIED
 from app.versions.service import FoundVersion
 
 Operation = Literal["created", "modified", "deleted"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from app.contract import paths as contract_paths
 from app.memories import queries
-from app.storage import blobs
-from app.storage.statements import Statement
+from app.storage.contents import blobs
+from app.storage.rows.statements import Statement
 from scripts.bench import dataset
 from scripts.bench.errors import MeasurementError
 from scripts.bench.product import Caller, Product

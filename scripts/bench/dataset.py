@@ -16,7 +16,7 @@ import asyncpg
 from sqlalchemy import Table
 
 from app.contract import clock
-from app.storage import tables
+from app.storage.rows import tables
 from scripts.bench.postgres import Database
 
 _ID_DIGITS = 22

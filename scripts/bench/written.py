@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from app.storage import tables
+from app.storage.rows import tables
 from scripts.bench.errors import MeasurementError
 from scripts.bench.load import Figure
 from scripts.bench.postgres import Database

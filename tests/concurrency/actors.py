@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from app.storage.blobs import BlobStore
+from app.storage.contents.blobs import BlobStore
 
 STEP_SECONDS = 60.0
 """Nobody waits for a lock that a held actor has: an actor that gets nowhere in this time is a defect."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.storage import migrations
+from app.storage.rows import migrations
 from tests.concurrency.fleet import Fleet, start_fleet
 from tests.concurrency.limits import ERASING, FLEET_LIMITS
 from tests.storage.parts import options

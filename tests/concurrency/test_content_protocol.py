@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from app.contract.errors import NotFound
-from app.storage.blobs import BlobStore
-from app.storage.contents import ContentCache, Contents
-from app.storage.statements import Statement
+from app.storage.contents.blobs import BlobStore
+from app.storage.contents.reading import ContentCache, Contents
+from app.storage.rows.statements import Statement
 from app.versions.service import VersionFilters, Versions
 from tests.concurrency.actors import Actor
 from tests.storage.parts import Parts, Written, opened

@@ -18,7 +18,7 @@ import pytest
 
 from app.audit.log import REQUEST_ID
 from app.contract.errors import NotFound, Unavailable, for_log
-from app.http import logs
+from app.server import logs
 from app.settings import Settings
 from tests.support.backends import Backend
 from tests.support.events import EVENT_STREAM

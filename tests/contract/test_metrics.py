@@ -17,8 +17,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import __version__
-from app.http import metrics as http_metrics
-from app.mount.api import StoreApi
+from app.client.api import StoreApi
+from app.server import metrics as http_metrics
 from app.storage import metrics as storage_metrics
 from tests.contract.conftest import SessionMaker
 from tests.support.backends import Backend

@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from app import __version__
-from app.http import tracing
+from app.server import tracing
 from app.settings import BadSettings
 from tests.support.backends import Backend
 from tests.support.servers import Server, run_cli, serve
@@ -271,7 +271,7 @@ def test_without_the_packages_the_refusal_says_what_to_install(monkeypatch: pyte
 
 def test_the_sdk_of_opentelemetry_is_not_imported_where_traces_are_off() -> None:
     code = (
-        "import sys; from app.http.application import create_gateway; create_gateway(); "
+        "import sys; from app.server.application import create_gateway; create_gateway(); "
         "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

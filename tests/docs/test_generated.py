@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.http.application import create_app
+from app.server.application import create_app
 from scripts import api_table, check_generated
 from tests.docs.blocks import PROJECT
 

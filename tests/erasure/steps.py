@@ -7,7 +7,7 @@ from app.erasure.report import report
 from app.erasure.selection import Selection
 from app.erasure.service import Erasures
 from app.erasure.verification import Verdict, verify
-from app.storage.tables import metadata
+from app.storage.rows.tables import metadata
 from tests.storage.parts import Parts
 
 

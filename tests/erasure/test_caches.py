@@ -6,10 +6,10 @@ import pytest
 
 from app.contract.errors import Unavailable
 from app.erasure.service import Erasures
-from app.storage.contents import ContentCache
-from app.storage.database import Row
-from app.storage.erasure_watch import ErasureWatch, wait_until_forgotten
-from app.storage.statements import Parameters, Statement
+from app.erasure.watch import ErasureWatch, wait_until_forgotten
+from app.storage.contents.reading import ContentCache
+from app.storage.rows.database import Row
+from app.storage.rows.statements import Parameters, Statement
 from tests.erasure.steps import planned
 from tests.storage.parts import Parts
 from tests.storage.test_background import eventually

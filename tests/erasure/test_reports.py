@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.erasure import signing
 from app.erasure.report import is_report, report
 from app.erasure.service import Erasures
-from app.storage.tables import DELETED
+from app.storage.rows.tables import DELETED
 from tests.erasure.planting import bucket_of, endpoint_of
 from tests.erasure.steps import checked, erase
 from tests.storage.parts import Parts, Written

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx2
 
-from app.storage.fsck import Finding
+from app.storage.upkeep.fsck import Finding
 from tests.storage.outside import until
 from tests.storage.parts import opened
 from tests.support.servers import Server

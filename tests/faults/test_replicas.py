@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 import app
-from app.storage import migrations
+from app.storage.rows import migrations
 from tests.faults.balancer import MISSING, PROGRAM, balancer
 from tests.faults.sdk_load import sdk_load
 from tests.storage.outside import outside, until

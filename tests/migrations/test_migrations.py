@@ -13,8 +13,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.storage import migrations
-from app.storage.tables import metadata
+from app.storage.rows import migrations
+from app.storage.rows.tables import metadata
 from tests.support.backends import SQLITE_DISK, Backend
 from tests.support.servers import run_cli, serve
 
@@ -42,7 +42,7 @@ def tables(url: str) -> set[str]:
 
 
 def differences(url: str) -> list[Any]:
-    """What Alembic would change to make the database as `app.storage.tables` says."""
+    """What Alembic would change to make the database as `app.storage.rows.tables` says."""
 
     def compare(connection: Connection) -> list[Any]:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})

@@ -10,10 +10,10 @@ from typing import Any
 
 import anthropic
 
-from app.mount.api import StoreApi
-from app.mount.content_cache import ContentCache
-from app.mount.engine import Policy, StoreEngine
-from app.mount.entries import Change, Entry
+from app.client.api import StoreApi
+from app.client.entries import Change, Entry
+from app.mount.sync.content_cache import ContentCache
+from app.mount.sync.engine import Policy, StoreEngine
 from tests.support.servers import Server
 
 WAIT_SECONDS = 60.0

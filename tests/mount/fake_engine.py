@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.mount.engine import StoreEngine
-from app.mount.entries import Change, Entry
-from app.mount.refusals import Refused
+from app.client.entries import Change, Entry
+from app.mount.sync.engine import StoreEngine
+from app.mount.sync.errors import Refused
 
 
 class FakeEngine(StoreEngine):

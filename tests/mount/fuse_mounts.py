@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from app.mount.fuse import mounting
-from app.mount.fuse.device import Session
-from app.mount.fuse.negotiation import Negotiated, Wishes
-from app.mount.fuse.requests import Operations
+from app.mount.fuse.kernel import mounting
+from app.mount.fuse.kernel.device import Session
+from app.mount.fuse.kernel.negotiation import Negotiated, Wishes
+from app.mount.fuse.kernel.requests import Operations
 
 LIVE_SECONDS = 30.0
 END_SECONDS = 30.0

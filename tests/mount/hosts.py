@@ -12,9 +12,9 @@ from typing import Any
 
 import anthropic
 
-from app.mount.control import ControlClient
-from app.mount.fuse import mounting
-from app.mount.places import Places
+from app.mount.daemon.control import ControlClient
+from app.mount.daemon.places import Places
+from app.mount.fuse.kernel import mounting
 from tests.support.processes import short_directory
 from tests.support.servers import MEMSTORE, Server
 

@@ -4,10 +4,10 @@ import signal
 import sys
 from pathlib import Path
 
-from app.mount.api import StoreApi
-from app.mount.content_cache import ContentCache
-from app.mount.engine import StoreEngine
+from app.client.api import StoreApi
 from app.mount.mirror.frontend import MirrorFrontEnd
+from app.mount.sync.content_cache import ContentCache
+from app.mount.sync.engine import StoreEngine
 
 
 def main(base_url: str, key: str, store_id: str, home: str, name: str) -> None:

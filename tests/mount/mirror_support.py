@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.mount.entries import Change, Entry
+from app.client.entries import Change, Entry
 from app.mount.mirror.frontend import MirrorFrontEnd
-from app.mount.refusals import Offline, Refused
+from app.mount.sync.errors import Offline, Refused
 
 PATIENCE_SECONDS = 20.0
 

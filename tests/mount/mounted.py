@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import pytest
 
-from app.mount.engine import StoreEngine
-from app.mount.fuse import mounting
-from app.mount.fuse.device import Session
-from app.mount.fuse.filesystem import FileSystem
-from app.mount.fuse.mounting import Options
+from app.mount.fuse.filesystem.filesystem import FileSystem
+from app.mount.fuse.kernel import mounting
+from app.mount.fuse.kernel.device import Session
+from app.mount.fuse.kernel.mounting import Options
+from app.mount.sync.engine import StoreEngine
 
 E = TypeVar("E", bound=StoreEngine)
 

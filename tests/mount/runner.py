@@ -8,10 +8,10 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from app.mount import namespaces
-from app.mount.fuse.device import Session
-from app.mount.namespaces import Store
-from app.mount.refusals import MountError
+from app.mount.daemon import namespaces
+from app.mount.daemon.namespaces import Store
+from app.mount.fuse.kernel.device import Session
+from app.mount.sync.errors import MountError
 from tests.mount.tiny import TinyFilesystem
 
 

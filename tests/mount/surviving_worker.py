@@ -10,12 +10,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from app.mount.api import StoreApi
-from app.mount.content_cache import ContentCache
-from app.mount.engine import StoreEngine
-from app.mount.fuse.device import Session
-from app.mount.fuse.filesystem import FileSystem
-from app.mount.fuse.negotiation import Negotiated
+from app.client.api import StoreApi
+from app.mount.fuse.filesystem.filesystem import FileSystem
+from app.mount.fuse.kernel.device import Session
+from app.mount.fuse.kernel.negotiation import Negotiated
+from app.mount.sync.content_cache import ContentCache
+from app.mount.sync.engine import StoreEngine
 
 
 class FileKeeper:

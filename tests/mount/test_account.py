@@ -7,7 +7,9 @@ import anthropic
 import httpx2
 import pytest
 
-from app.mount.account import (
+from app.client.api import StoreApi, authorization
+from app.client.failures import Away
+from app.mount.daemon.account import (
     Account,
     Attachment,
     Credentials,
@@ -16,9 +18,7 @@ from app.mount.account import (
     SessionToken,
     distinct,
 )
-from app.mount.api import StoreApi, authorization
-from app.mount.failures import Away
-from app.mount.refusals import MountError
+from app.mount.sync.errors import MountError
 from tests.mount.hosts import Sessions, wait_for
 from tests.support.backends import SQLITE_DISK, Backend, Services
 from tests.support.servers import Server, serve

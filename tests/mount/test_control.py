@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from app.mount.control import Connection, ControlClient, ControlServer, Disconnected, NotRunning, Refusal, listen
-from app.mount.refusals import MountError
+from app.mount.daemon.control import Connection, ControlClient, ControlServer, Disconnected, NotRunning, Refusal, listen
+from app.mount.sync.errors import MountError
 from tests.mount.hosts import wait_for
 from tests.support.processes import short_directory
 
@@ -130,7 +130,7 @@ def test_only_the_user_can_reach_the_socket(service: Service) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="a namespace whose root is the host's root can only be made by root")
 def test_root_of_a_sandbox_is_not_answered(service: Service) -> None:
     code = (
-        "import sys; from app.mount.control import ControlClient;"
+        "import sys; from app.mount.daemon.control import ControlClient;"
         "print(ControlClient(sys.argv[1]).call('echo', text='let me in'))"
     )
     outside = subprocess.run([sys.executable, "-c", code, service.path], capture_output=True, text=True, check=True)

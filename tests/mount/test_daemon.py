@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from app.mount import daemon
-from app.mount.control import Disconnected
-from app.mount.places import Places
+from app.mount.daemon import daemon
+from app.mount.daemon.control import Disconnected
+from app.mount.daemon.places import Places
 from tests.mount.fuse_mounts import missing_for_fuse
 from tests.mount.hosts import Host, Sessions, host_of, is_running, wait_for
 from tests.support.backends import SQLITE_DISK, Backend, Services

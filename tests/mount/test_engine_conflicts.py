@@ -13,14 +13,14 @@ from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.client.entries import Entry
 from app.contract import paths
-from app.mount.conflicts import conflict_path
-from app.mount.delivery import Delivery
-from app.mount.engine import Policy
-from app.mount.entries import Entry
-from app.mount.intents import Intent
-from app.mount.journal import Journal
-from app.mount.refusals import Refused
+from app.mount.sync.conflicts import conflict_path
+from app.mount.sync.delivery import Delivery
+from app.mount.sync.engine import Policy
+from app.mount.sync.errors import Refused
+from app.mount.sync.intents import Intent
+from app.mount.sync.journal import Journal
 from tests.faults.proxy import Proxy
 from tests.mount.engines import LABEL, WAIT_SECONDS, Mounted, Remote, mounted, until
 from tests.support.servers import Server
@@ -42,7 +42,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 @pytest.fixture
 def start(proxy: Proxy, remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts an engine behind the proxy; while that forwards, every write waits for the server."""
-    monkeypatch.setattr("app.mount.uploader.PATIENCE_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr("app.mount.sync.uploader.PATIENCE_SECONDS", WAIT_SECONDS)
     with ExitStack() as running:
 
         def started(**options: object) -> Mounted:
@@ -214,7 +214,7 @@ def test_a_refusal_that_crosses_the_acceptance_is_kept_beside(
 
     monkeypatch.setattr(Delivery, "deliver", late)
     monkeypatch.setattr(Journal, "append", append_late)
-    monkeypatch.setattr("app.mount.uploader.PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr("app.mount.sync.uploader.PATIENCE_SECONDS", 0.001)
     one.engine.save("/a.md", OURS.encode(), opened)
     assert one.engine.flush(WAIT_SECONDS) == []
     assert remote.texts() == {"/a.md": THEIRS, f"/a.conflict-{LABEL}.md": OURS}

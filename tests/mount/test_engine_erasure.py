@@ -10,7 +10,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.content_cache import ContentCache
+from app.mount.sync.content_cache import ContentCache
 from tests.faults.proxy import Proxy
 from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted, until
 from tests.support.servers import Server

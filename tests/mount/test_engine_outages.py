@@ -16,7 +16,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.refusals import MountError, Offline, Refused
+from app.mount.sync.errors import MountError, Offline, Refused
 from tests.faults.proxy import Proxy
 from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted, until
 from tests.support.backends import Backend
@@ -287,9 +287,9 @@ def test_a_token_that_expired_holds_writes_until_there_is_another(proxy: Proxy, 
 WRITER = """
 import sys
 from pathlib import Path
-from app.mount.api import StoreApi
-from app.mount.content_cache import ContentCache
-from app.mount.engine import StoreEngine
+from app.client.api import StoreApi
+from app.mount.sync.content_cache import ContentCache
+from app.mount.sync.engine import StoreEngine
 url, token, store_id, directory = sys.argv[1:]
 engine = StoreEngine(
     StoreApi(url, store_id, lambda: token),

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.client.api import StoreApi
+from app.client.entries import Entry
+from app.client.exchange import Connections
+from app.client.failures import Away
+from app.client.wire import Event
 from app.contract import paths as contract_paths
-from app.mount.api import StoreApi
-from app.mount.content_cache import ContentCache
-from app.mount.entries import Entry
-from app.mount.exchange import Connections
-from app.mount.failures import Away
-from app.mount.heads import Heads
-from app.mount.remembered import Remembered
-from app.mount.schedule import Schedule
-from app.mount.state import StoreState
-from app.mount.wire import Event
+from app.mount.sync.content_cache import ContentCache
+from app.mount.sync.heads import Heads
+from app.mount.sync.remembered import Remembered
+from app.mount.sync.schedule import Schedule
+from app.mount.sync.state import StoreState
 from tests.mount.engines import until
 
 
@@ -401,7 +401,7 @@ def test_a_process_that_dies_leaves_what_it_knew_and_nothing_else(
     known = {memory: entry(f"/{memory}-before", 1, memory) for memory in ["m", "n", "o"][:at_first]}
     remembered = Remembered(directory, "store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.mount.remembered._BLANK_MAX_BYTES", 1_000)
+        patch.setattr("app.mount.sync.remembered._BLANK_MAX_BYTES", 1_000)
         remembered.begin(known.values())
         for memory, name in news:
             known.pop(memory, None)

@@ -10,8 +10,8 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.entries import Change
-from app.mount.refusals import Offline, Refused
+from app.client.entries import Change
+from app.mount.sync.errors import Offline, Refused
 from tests.faults.proxy import Proxy
 from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted, until
 from tests.support.servers import Server

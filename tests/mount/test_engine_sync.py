@@ -11,11 +11,11 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.api import StoreApi
-from app.mount.entries import Change, Entry
-from app.mount.refusals import MountError, Refused
-from app.mount.stream import Watch
-from app.mount.wire import Heartbeat, Message, Truncated
+from app.client.api import StoreApi
+from app.client.entries import Change, Entry
+from app.client.stream import Watch
+from app.client.wire import Heartbeat, Message, Truncated
+from app.mount.sync.errors import MountError, Refused
 from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted, until
 from tests.support.servers import Server
 
@@ -28,7 +28,7 @@ def remote(server: Server, client: anthropic.Anthropic, store: Store) -> Remote:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every write waits for the server, however busy the machine is; what the journal does is tested elsewhere."""
-    monkeypatch.setattr("app.mount.uploader.PATIENCE_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr("app.mount.sync.uploader.PATIENCE_SECONDS", WAIT_SECONDS)
 
 
 @pytest.fixture(params=[True, False], ids=["extensions", "vendor-api"])

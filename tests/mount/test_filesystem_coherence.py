@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.mount.refusals import Refused
+from app.mount.sync.errors import Refused
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import SECONDS, Mounted, mounted, needs_fuse
 

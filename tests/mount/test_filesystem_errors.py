@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.mount.refusals import Offline, Refused
+from app.mount.sync.errors import Offline, Refused
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import Mounted, mounted, needs_fuse
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.mount.fuse import scratch_files
-from app.mount.fuse.naming import is_temporary, may_last
-from app.mount.fuse.nodes import Directory, Tree
+from app.mount.fuse.filesystem import scratch_files
+from app.mount.fuse.filesystem.naming import is_temporary, may_last
+from app.mount.fuse.filesystem.nodes import Directory, Tree
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import SECONDS, Mounted, mounted, needs_fuse
 

@@ -11,12 +11,12 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.api import StoreApi
-from app.mount.content_cache import ContentCache
-from app.mount.engine import StoreEngine
-from app.mount.fuse.known_refusals import FRESH_SECONDS, KnownRefusals
-from app.mount.fuse.texts import SCRATCH_MAX_BYTES
-from app.mount.refusals import Offline, Refused
+from app.client.api import StoreApi
+from app.mount.fuse.filesystem.recent_refusals import FRESH_SECONDS, KnownRefusals
+from app.mount.fuse.filesystem.texts import SCRATCH_MAX_BYTES
+from app.mount.sync.content_cache import ContentCache
+from app.mount.sync.engine import StoreEngine
+from app.mount.sync.errors import Offline, Refused
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import Mounted, mounted, needs_fuse
 from tests.storage.outside import until

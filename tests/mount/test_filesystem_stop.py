@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.mount.frontends import FuseFrontEnd
-from app.mount.fuse import mounting
-from app.mount.fuse.mounting import Options
-from app.mount.supervisor import Custody
+from app.mount.daemon.frontends import FuseFrontEnd
+from app.mount.daemon.supervisor import Custody
+from app.mount.fuse.kernel import mounting
+from app.mount.fuse.kernel.mounting import Options
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.fuse_mounts import Mounts
 from tests.mount.mounted import SECONDS, needs_fuse

@@ -12,12 +12,12 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.fuse import mounting
-from app.mount.fuse.coherence import Coherence, Housekeeper
-from app.mount.fuse.handles import Handles
-from app.mount.fuse.mounting import Options
-from app.mount.fuse.nodes import File, Tree
-from app.mount.fuse.survival import Survival, restore
+from app.mount.fuse.filesystem.coherence import Coherence, Housekeeper
+from app.mount.fuse.filesystem.handles import Handles
+from app.mount.fuse.filesystem.nodes import File, Tree
+from app.mount.fuse.filesystem.survival import Survival, restore
+from app.mount.fuse.kernel import mounting
+from app.mount.fuse.kernel.mounting import Options
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import SECONDS, needs_fuse
 from tests.mount.test_real_tools import Remote

@@ -11,10 +11,10 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.entries import Entry
-from app.mount.fuse import mounting
-from app.mount.fuse.mounting import Options
-from app.mount.refusals import Refused
+from app.client.entries import Entry
+from app.mount.fuse.kernel import mounting
+from app.mount.fuse.kernel.mounting import Options
+from app.mount.sync.errors import Refused
 from tests.faults.proxy import Proxy
 from tests.mount.engines import Remote, until
 from tests.mount.fake_engine import FakeEngine

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from app.mount.fuse import mounting, protocol
-from app.mount.fuse.device import Session
-from app.mount.fuse.negotiation import Wishes, negotiate
-from app.mount.fuse.protocol import Opcode
-from app.mount.fuse.requests import DEFERRED, Handler, Reply, Request
+from app.mount.fuse.kernel import mounting, protocol
+from app.mount.fuse.kernel.device import Session
+from app.mount.fuse.kernel.negotiation import Wishes, negotiate
+from app.mount.fuse.kernel.protocol import Opcode
+from app.mount.fuse.kernel.requests import DEFERRED, Handler, Reply, Request
 from tests.mount.fuse_mounts import Mounts
 from tests.mount.tiny import TinyFilesystem
 
@@ -112,7 +112,7 @@ class TestMisbehavingHandlers:
             return request.later(misbehave) if deferred else misbehave(request)
 
         tiny.before[Opcode.READ] = read
-        with caplog.at_level(logging.ERROR, "app.mount.fuse.device"), pytest.raises(OSError) as raised:  # noqa: PT011
+        with caplog.at_level(logging.ERROR, "app.mount.fuse.kernel.device"), pytest.raises(OSError) as raised:  # noqa: PT011
             (path / "a.md").read_bytes()
         assert raised.value.errno == errno.EIO
         assert way == "nameless" or caplog.records, "nobody was told of the bug"
@@ -130,7 +130,7 @@ class TestMisbehavingHandlers:
             return DEFERRED
 
         tiny.before[Opcode.READ] = lambda request: request.later(twice)
-        with caplog.at_level(logging.ERROR, "app.mount.fuse.device"):
+        with caplog.at_level(logging.ERROR, "app.mount.fuse.kernel.device"):
             assert (path / "a.md").read_bytes() == b"first"
         while len(answers) < 2:
             threading.Event().wait(0.001)

@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
-from app.mount.fuse import protocol
-from app.mount.fuse.negotiation import Negotiated, TooOld, Wishes, negotiate
-from app.mount.fuse.protocol import Feature
+from app.mount.fuse.kernel import protocol
+from app.mount.fuse.kernel.negotiation import Negotiated, TooOld, Wishes, negotiate
+from app.mount.fuse.kernel.protocol import Feature
 
 EVERYTHING = (1 << 64) - 1
 

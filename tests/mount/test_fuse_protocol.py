@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from app.mount.fuse import protocol
+from app.mount.fuse.kernel import protocol
 
 
 @pytest.mark.parametrize(

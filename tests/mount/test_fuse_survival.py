@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from app.mount.entries import Entry
-from app.mount.fuse import survival
-from app.mount.fuse.coherence import Coherence, Housekeeper
-from app.mount.fuse.handles import Handle, Handles
-from app.mount.fuse.nodes import File, Tree
-from app.mount.fuse.survival import Survival, restore
+from app.client.entries import Entry
+from app.mount.fuse.filesystem import survival
+from app.mount.fuse.filesystem.coherence import Coherence, Housekeeper
+from app.mount.fuse.filesystem.handles import Handle, Handles
+from app.mount.fuse.filesystem.nodes import File, Tree
+from app.mount.fuse.filesystem.survival import Survival, restore
 from tests.mount.fake_engine import FakeEngine
 
 SOON_SECONDS = 0.2

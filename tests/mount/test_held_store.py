@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.refusals import Refused
+from app.mount.sync.errors import Refused
 from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted
 from tests.support.servers import Server
 
@@ -22,7 +22,7 @@ def remote(server: Server, client: anthropic.Anthropic, store: Store) -> Remote:
 @pytest.fixture
 def one(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mounted]:
     """A mount whose writes wait for the server, however busy the machine is."""
-    monkeypatch.setattr("app.mount.uploader.PATIENCE_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr("app.mount.sync.uploader.PATIENCE_SECONDS", WAIT_SECONDS)
     with mounted(remote.server.base_url, remote.server.api_key, remote.store_id, tmp_path) as one:
         yield one
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.mount.intents import Base, Intent, Kind
-from app.mount.journal import Journal, JournalFull
-from app.mount.refusals import MountError
+from app.mount.sync.errors import MountError
+from app.mount.sync.intents import Base, Intent, Kind
+from app.mount.sync.journal import Journal, JournalFull
 
 
 def save(number: int, text: str = "text") -> Intent:
@@ -79,7 +79,7 @@ def test_an_idle_journal_is_empty(tmp_path: Path) -> None:
 
 
 def test_compaction_keeps_what_is_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.mount.journal._COMPACT_BYTES", 10_000)
+    monkeypatch.setattr("app.mount.sync.journal._COMPACT_BYTES", 10_000)
     journal = Journal(tmp_path)
     journal.append(save(1, "kept"))
     journal.sent(1, "aa")
@@ -184,8 +184,8 @@ def test_two_processes_can_not_have_the_same_journal(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from app.mount.intents import Intent, Kind
-from app.mount.journal import Journal
+from app.mount.sync.intents import Intent, Kind
+from app.mount.sync.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 number = 0
 while True:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.mount.merge import merge
+from app.mount.sync.merge import merge
 
 # Few different lines, so that both sides often do the same, and lines repeat.
 line = st.sampled_from([b"a", b"b", b"c", b"", b"d d", "é".encode(), b"x\rx", "p\u2028q".encode()])

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from app.mount.entries import Entry
+from app.client.entries import Entry
 from app.mount.mirror.agreements import Agreed, Agreements, Displaced
 from app.mount.mirror.deletions import QUIET_SECONDS, Deletions, Verdict
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.mirror.tree import Stat, Tree
-from app.mount.refusals import MountError
+from app.mount.sync.errors import MountError
 from tests.mount.mirror_support import FakeEngine, FakeStore, Mirror, eventually
 
 OLD = "one\ntwo\n"

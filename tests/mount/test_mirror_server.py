@@ -16,12 +16,12 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.api import StoreApi
-from app.mount.content_cache import ContentCache
-from app.mount.engine import StoreEngine
+from app.client.api import StoreApi
 from app.mount.mirror.applier import Applier
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.mirror.tree import Busy
+from app.mount.sync.content_cache import ContentCache
+from app.mount.sync.engine import StoreEngine
 from tests.mount.engines import LABEL, Remote
 from tests.mount.mirror_support import eventually, files_below
 from tests.support.backends import Backend

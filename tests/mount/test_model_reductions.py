@@ -14,14 +14,14 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount import supervisor
-from app.mount.account import Attachment, Credentials
-from app.mount.engine import Policy
-from app.mount.groups import Group
-from app.mount.mounts import Mounts
-from app.mount.open_stores import OpenStore
-from app.mount.orders import MIRROR, Order
-from app.mount.places import Places
+from app.mount.daemon import supervisor
+from app.mount.daemon.account import Attachment, Credentials
+from app.mount.daemon.groups import Group
+from app.mount.daemon.mounts import Mounts
+from app.mount.daemon.open_stores import OpenStore
+from app.mount.daemon.orders import MIRROR, Order
+from app.mount.daemon.places import Places
+from app.mount.sync.engine import Policy
 from tests.faults.proxy import Proxy
 from tests.mount import engines
 from tests.mount.engines import Remote, until

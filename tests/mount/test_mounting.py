@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from app.mount.fuse import mounting
-from app.mount.fuse.mounting import Options
-from app.mount.fuse.protocol import Opcode
-from app.mount.fuse.requests import Operations
-from app.mount.refusals import MountError
+from app.mount.fuse.kernel import mounting
+from app.mount.fuse.kernel.mounting import Options
+from app.mount.fuse.kernel.protocol import Opcode
+from app.mount.fuse.kernel.requests import Operations
+from app.mount.sync.errors import MountError
 from tests.mount.fuse_mounts import LIVE_SECONDS, Mounts
 from tests.mount.tiny import TinyFilesystem
 

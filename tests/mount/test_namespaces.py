@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from app.mount import namespaces
-from app.mount.fuse import mounting
-from app.mount.namespaces import Store
-from app.mount.refusals import MountError
+from app.mount.daemon import namespaces
+from app.mount.daemon.namespaces import Store
+from app.mount.fuse.kernel import mounting
+from app.mount.sync.errors import MountError
 from tests.mount.fuse_mounts import LIVE_SECONDS, Mounts
 from tests.mount.tiny import TinyFilesystem
 
@@ -73,7 +73,7 @@ def run(*command: str) -> Results:
 
 NESTED = """
 import subprocess, sys
-import app.mount.namespaces
+import app.mount.daemon.namespaces
 subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True)
 """
 

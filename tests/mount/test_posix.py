@@ -15,10 +15,10 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.api import StoreApi
-from app.mount.content_cache import ContentCache
-from app.mount.engine import StoreEngine
+from app.client.api import StoreApi
 from app.mount.mirror.frontend import MirrorFrontEnd
+from app.mount.sync.content_cache import ContentCache
+from app.mount.sync.engine import StoreEngine
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import Mounted, mounted, needs_fuse
 from tests.mount.posix_expected import CASES, Case, outcome

@@ -16,9 +16,9 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.mount.api import StoreApi
-from app.mount.content_cache import ContentCache
-from app.mount.engine import StoreEngine
+from app.client.api import StoreApi
+from app.mount.sync.content_cache import ContentCache
+from app.mount.sync.engine import StoreEngine
 from tests.mount.mounted import Mounted, mounted, needs_fuse
 from tests.mount.test_versions_per_edit import BEFORE, CREATIONS, EDITS, NO_EDITS, skip_without_tools
 from tests.support.servers import Server

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.mount.scratch import is_scratch
+from app.mount.sync.scratch import is_scratch
 
 
 @pytest.mark.parametrize(

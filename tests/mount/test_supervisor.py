@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from app.mount import supervisor
-from app.mount.fuse import mounting
-from app.mount.supervisor import Custody, lean_command
+from app.mount.daemon import supervisor
+from app.mount.daemon.supervisor import Custody, lean_command
+from app.mount.fuse.kernel import mounting
 from tests.mount.fuse_mounts import Mounts
 
 WAIT_SECONDS = 30.0
 PROJECT = Path(__file__).parents[2]
 HEAD = """
 import os, signal, sys
-from app.mount.supervisor import Custody
+from app.mount.daemon.supervisor import Custody
 custody = Custody.from_environment()
 """
 
@@ -27,7 +27,7 @@ custody = Custody.from_environment()
 @contextmanager
 def supervised(*worker: str | Path) -> Iterator[subprocess.Popen[str]]:
     """A supervisor of `python …` in a process of its own; it ends with the test."""
-    command = lean_command("app.mount.supervisor", "main", ["", sys.executable, *map(str, worker)])
+    command = lean_command("app.mount.daemon.supervisor", "main", ["", sys.executable, *map(str, worker)])
     with subprocess.Popen(
         command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     ) as process:
@@ -229,7 +229,9 @@ def test_descriptors_reach_every_worker() -> None:
     read, write = os.pipe()
     body = "print(custody.lives, file=open(int(sys.argv[1]), 'w'), flush=True)\n"
     body += "custody.keep('mount', 0)\nif custody.lives < 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-    command = lean_command("app.mount.supervisor", "main", [str(write), sys.executable, *worker(body), str(write)])
+    command = lean_command(
+        "app.mount.daemon.supervisor", "main", [str(write), sys.executable, *worker(body), str(write)]
+    )
     subprocess.run(
         command, check=True, cwd=PROJECT, pass_fds=[write], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
         timeout=WAIT_SECONDS,

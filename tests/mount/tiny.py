@@ -6,10 +6,10 @@ import stat
 import threading
 from collections.abc import Callable, Mapping
 
-from app.mount.fuse import protocol
-from app.mount.fuse.negotiation import Negotiated
-from app.mount.fuse.protocol import FileType, Opcode, SetAttr
-from app.mount.fuse.requests import Handler, Reply, Request
+from app.mount.fuse.kernel import protocol
+from app.mount.fuse.kernel.negotiation import Negotiated
+from app.mount.fuse.kernel.protocol import FileType, Opcode, SetAttr
+from app.mount.fuse.kernel.requests import Handler, Reply, Request
 
 FIRST_FILE = 2
 

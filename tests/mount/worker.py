@@ -10,12 +10,12 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from app.mount.fuse import mounting, protocol
-from app.mount.fuse.device import Session
-from app.mount.fuse.negotiation import Negotiated
-from app.mount.fuse.protocol import Opcode
-from app.mount.fuse.requests import Reply, Request
-from app.mount.supervisor import Custody
+from app.mount.daemon.supervisor import Custody
+from app.mount.fuse.kernel import mounting, protocol
+from app.mount.fuse.kernel.device import Session
+from app.mount.fuse.kernel.negotiation import Negotiated
+from app.mount.fuse.kernel.protocol import Opcode
+from app.mount.fuse.kernel.requests import Reply, Request
 from tests.mount.tiny import TinyFilesystem
 
 FILES = {"fatal.md": b"worth waiting for\n", "other.md": b"another\n", "pid.md": b""}

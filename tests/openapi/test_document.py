@@ -14,7 +14,7 @@ import pytest
 
 from app.contract import errors, limits, paths
 from app.contract.ids import BOOTSTRAP_API_KEY_ID
-from app.http.application import create_app
+from app.server.application import create_app
 
 Schema = dict[str, Any]
 
@@ -79,7 +79,7 @@ def every_error(kind: type[errors.MemstoreError] = errors.MemstoreError) -> Iter
 
 
 def test_the_document_is_the_same_in_every_process() -> None:
-    command = "import json; from app.http.application import create_app; print(json.dumps(create_app().openapi()))"
+    command = "import json; from app.server.application import create_app; print(json.dumps(create_app().openapi()))"
     printed = {
         subprocess.run(
             [sys.executable, "-c", command],

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.storage import migrations
-from app.storage.tables import audit_entries, audit_head, installation, metadata
+from app.storage.rows import migrations
+from app.storage.rows.tables import audit_entries, audit_head, installation, metadata
 from tests.storage.outside import Rows
 from tests.storage.parts import Parts, opened, options
 from tests.support.backends import SQLITE_DISK, Backend

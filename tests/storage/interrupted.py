@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from app.storage.blobs import BlobStore, BlobStoreUnavailable
+from app.storage.contents.blobs import BlobStore, BlobStoreUnavailable
 
 Happening = Callable[[], Awaitable[object]]
 

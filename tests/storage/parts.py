@@ -8,14 +8,14 @@ from pathlib import Path
 from app.contract.actors import API_KEY, Actor, Caller
 from app.keys.service import DEFAULT_WORKSPACE, Keys
 from app.memories.service import Found, Limits, Listing, Memories
-from app.storage.blobs import BlobStore
-from app.storage.collector import Collector
-from app.storage.fsck import Finding, Fsck
-from app.storage.mover import Mover, Staged
-from app.storage.orphans import Orphans
-from app.storage.purge import Purger
-from app.storage.retention import Retention
+from app.storage.contents.blobs import BlobStore
+from app.storage.contents.collector import Collector
+from app.storage.contents.mover import Mover, Staged
+from app.storage.contents.orphans import Orphans
 from app.storage.storage import Storage, StorageOptions
+from app.storage.upkeep.deleted_stores import Purger
+from app.storage.upkeep.expired_versions import Retention
+from app.storage.upkeep.fsck import Finding, Fsck
 from app.stores.service import Stores
 from app.versions.service import Versions
 from tests.storage.outside import Outside, digest, outside

@@ -9,12 +9,12 @@ import pytest
 
 from app.audit import chain
 from app.audit import log as audit
-from app.audit.refusals import Refusals
+from app.audit.refused_requests import Refusals
 from app.audit.service import AuditFilters, AuditLog, Head
 from app.contract.actors import API_KEY, Actor, Caller
 from app.contract.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied, Unavailable
-from app.storage import migrations
-from app.storage.database import Database, Row, Transaction
+from app.storage.rows import migrations
+from app.storage.rows.database import Database, Row, Transaction
 from tests.storage.outside import Rows
 from tests.storage.parts import Parts, opened, options
 from tests.support.backends import SQLITE_DISK, Backend

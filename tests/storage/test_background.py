@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.storage.mover import Mover
+from app.storage.contents.mover import Mover
 from tests.storage.interrupted import InterruptedBlobs, fail
 from tests.storage.outside import Outside, digest, key, outside, until
 from tests.storage.parts import Parts, opened

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.storage import local_files
-from app.storage.blobs import BlobStoreUnavailable, open_blob_store
+from app.storage.contents import local_files
+from app.storage.contents.blobs import BlobStoreUnavailable, open_blob_store
 from tests.storage.outside import digest, key
 from tests.storage.parts import Parts
 from tests.support.backends import SQLITE_DISK, Backend
@@ -176,7 +176,7 @@ async def test_a_disk_that_can_not_make_a_blob_durable_is_an_error(
 
 WRITER = """
 import asyncio, sys
-from app.storage.blobs import open_blob_store
+from app.storage.contents.blobs import open_blob_store
 
 async def main():
     blobs = open_blob_store(sys.argv[1], None)

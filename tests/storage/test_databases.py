@@ -6,10 +6,10 @@ from collections.abc import Awaitable
 import pytest
 
 from app.contract.errors import InvalidRequest, Unavailable
-from app.storage.database import Transaction
-from app.storage.leases import Lease
-from app.storage.sqlite import connect
-from app.storage.statements import Statement
+from app.storage.rows.database import Transaction
+from app.storage.rows.leases import Lease
+from app.storage.rows.sqlite import connect
+from app.storage.rows.statements import Statement
 from tests.storage.parts import Parts
 from tests.support.backends import SQLITE_DISK, Backend
 

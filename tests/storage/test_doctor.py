@@ -19,7 +19,7 @@ import pytest
 from app import __version__
 from app.cli import check_host, check_storage
 from app.cli.findings import Findings, without_secrets
-from app.storage import migrations
+from app.storage.rows import migrations
 from tests.support.backends import POSTGRES_S3, SQLITE_DISK, Backend, Services
 from tests.support.servers import Server, run_cli, serve
 

@@ -6,7 +6,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.storage.tables import metadata
+from app.storage.rows.tables import metadata
 from tests.storage.outside import Outside, digest, key, outside, until
 from tests.support.servers import Server
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import anthropic
 import pytest
 
-from app.storage.fsck import Finding, Fsck
+from app.storage.upkeep.fsck import Finding, Fsck
 from tests.storage.interrupted import InterruptedBlobs
 from tests.storage.outside import digest, key, outside, until
 from tests.storage.parts import Parts, Written, opened

@@ -6,8 +6,8 @@ import pytest
 
 from app.contract.errors import InternalError, InvalidRequest, MemstoreError, Overloaded, PreconditionFailed
 from app.memories import queries
-from app.storage.postgres import PostgresDatabase
-from app.storage.postgres_batches import GroupCommit
+from app.storage.rows.postgres import PostgresDatabase
+from app.storage.rows.postgres_batches import GroupCommit
 from tests.storage.parts import Parts, Written
 from tests.support.backends import SQLITE_DISK, Backend
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.storage.blobs import BlobStoreUnavailable
+from app.storage.contents.blobs import BlobStoreUnavailable
 from tests.storage.interrupted import InterruptedBlobs, fail
 from tests.storage.outside import key
 from tests.storage.parts import Parts, Written

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.storage.blobs import BlobInfo
-from app.storage.installation import SharedBlobStore
+from app.storage.contents.blobs import BlobInfo
+from app.storage.upkeep.installation import SharedBlobStore
 from tests.storage.outside import Rows, digest, key
 from tests.storage.parts import Parts, opened
 from tests.support.backends import SQLITE_DISK, Backend

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app.contract.errors import Unavailable
-from app.storage.postgres import PostgresDatabase
-from app.storage.postgres_pool import PostgresPool
-from app.storage.statements import Statement
+from app.storage.rows.postgres import PostgresDatabase
+from app.storage.rows.postgres_pool import PostgresPool
+from app.storage.rows.statements import Statement
 from tests.support.backends import Services
 
 pytestmark = pytest.mark.anyio

@@ -3,7 +3,7 @@
 import pytest
 
 from app.contract.errors import InternalError
-from app.storage.contents import ContentCache
+from app.storage.contents.reading import ContentCache
 from tests.storage.interrupted import InterruptedBlobs
 from tests.storage.outside import key
 from tests.storage.parts import Parts

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.storage.database import Work
+from app.storage.rows.database import Work
 from app.stores.holds import Holds
 from tests.storage.parts import Parts, Written
 

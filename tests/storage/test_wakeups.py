@@ -15,8 +15,8 @@ from app.feed.snapshots import Snapshots
 from app.feed.wire import change_event
 from app.memories import moves, service
 from app.memories.moves import Moves
-from app.storage.database import Row
-from app.storage.statements import Parameters, Statement
+from app.storage.rows.database import Row
+from app.storage.rows.statements import Parameters, Statement
 from tests.storage.parts import Parts
 
 pytestmark = pytest.mark.anyio

@@ -5,10 +5,10 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 
+from app.transfer.archives.readers import Bounds, archive_entries
+from app.transfer.archives.spool import Spool
 from app.transfer.plan import Plan
-from app.transfer.readers import Bounds, archive_entries
 from app.transfer.sources import plan_of
-from app.transfer.spool import Spool
 
 
 def tar_of(files: Mapping[str, bytes], mode: str = "w", **info: object) -> bytes:

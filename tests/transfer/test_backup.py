@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from app.audit import chain
+from app.backup.restoring import Restore
+from app.backup.writing import TABLES, BackedUp, Backup
 from app.contract.actors import USER, Actor
 from app.contract.errors import InvalidRequest
-from app.storage import migrations
-from app.storage.statements import Statement
+from app.storage.rows import migrations
+from app.storage.rows.statements import Statement
+from app.storage.rows.tables import metadata
 from app.storage.storage import Storage
-from app.storage.tables import metadata
-from app.transfer.backup import TABLES, BackedUp, Backup
-from app.transfer.restoring import Restore
 from tests.storage.outside import outside
 from tests.storage.parts import Parts, options
 from tests.support.backends import BACKENDS, Backend, Services

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.contract.errors import InvalidRequest
-from app.storage.statements import Statement
+from app.storage.rows.statements import Statement
 from app.transfer.git_history import GitHistory
 from tests.storage.parts import Parts
 from tests.transfer.test_round_trips import exported, files_of, lively_store

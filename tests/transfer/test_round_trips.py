@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from app.audit import log
 from app.contract.errors import InvalidRequest, NotFound, PathConflict
 from app.memories.service import Limits
-from app.storage.database import Transaction
+from app.storage.rows.database import Transaction
+from app.transfer.archives.readers import Bounds, archive_entries, directory_entries
+from app.transfer.archives.spool import Spool
+from app.transfer.archives.writers import FORMATS, ArchiveFormat
 from app.transfer.exporting import Exported, Exports
 from app.transfer.importing import Imported, Imports
-from app.transfer.readers import Bounds, archive_entries, directory_entries
 from app.transfer.sources import plan_of
-from app.transfer.spool import Spool
-from app.transfer.writers import FORMATS, ArchiveFormat
 from app.versions.service import VersionFilters
 from tests.storage.parts import Parts
 from tests.transfer.archives import tar_of, zip_of

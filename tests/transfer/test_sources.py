@@ -14,9 +14,9 @@ import pytest
 import zstandard
 
 from app.contract.errors import InvalidRequest
-from app.transfer.readers import Bounds, directory_entries
+from app.transfer.archives.readers import Bounds, directory_entries
+from app.transfer.archives.spool import Spool
 from app.transfer.sources import plan_of
-from app.transfer.spool import Spool
 from tests.transfer.archives import paths, plan, tar_of, zip_of
 
 GOOD = {"good.md": b"good"}

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from app.contract.actors import API_KEY, Actor, Caller
 from app.contract.errors import InvalidRequest, MethodNotAllowed, NotFound
-from app.http.application import ROUTERS, create_app
-from app.http.binding import BoundRoute, RouteTable, bind
+from app.server.application import ROUTERS, create_app
+from app.server.binding import BoundRoute, RouteTable, bind
 
 STORES = "/v1/memory_stores"
 CALLER = Caller("wrkspc_1", Actor(API_KEY, "apikey_1"))

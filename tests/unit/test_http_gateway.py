@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from app.contract.actors import API_KEY, Actor, Caller
 from app.contract.errors import AuthenticationFailed, NotFound, Overloaded, Unavailable
-from app.http.binding import Reply, RouteTable
-from app.http.gateway import Gateway
 from app.keys.service import Authenticator
+from app.server.binding import Reply, RouteTable
+from app.server.gateway import Gateway
 
 MAXIMUM = 100
 WORKSPACE = "wrkspc_1"
@@ -241,7 +241,7 @@ def test_a_fault_is_500_without_the_reason_which_is_logged_under_the_request_id(
     assert answer.error()["type"] == "api_error"
     assert answer.headers["request-id"] in answer.error()["message"]
     assert b"secret" not in answer.body
-    (record,) = [record for record in caplog.records if record.name == "app.http.gateway"]
+    (record,) = [record for record in caplog.records if record.name == "app.server.gateway"]
     assert answer.headers["request-id"] in record.getMessage()
     assert record.exc_info is not None
     assert "the secret reason" in str(record.exc_info[1])

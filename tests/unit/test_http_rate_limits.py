@@ -4,8 +4,8 @@ import pytest
 
 from app.contract.actors import API_KEY, SESSION, Actor, Caller, SessionScope
 from app.contract.errors import RateLimited
-from app.http import rate_limits
-from app.http.rate_limits import RateLimits
+from app.server import rate_limits
+from app.server.rate_limits import RateLimits
 
 ONE = Caller("wrkspc_1", Actor(API_KEY, "apikey_1"))
 OTHER = Caller("wrkspc_1", Actor(API_KEY, "apikey_2"))

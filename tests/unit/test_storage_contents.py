@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.storage.contents import ContentCache
+from app.storage.contents.reading import ContentCache
 
 stores = st.sampled_from(["memstore_1", "memstore_2"])
 digests = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])

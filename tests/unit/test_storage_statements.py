@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.storage.statements import Batch, Compiled, Statement
+from app.storage.rows.statements import Batch, Compiled, Statement
 
 NAMES = ("store_id", "now", "sha256", "memory_id", "a", "size", "b2")
 

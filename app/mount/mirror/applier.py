@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.mount.entries import Entry
+from app.client.entries import Entry
 from app.mount.mirror import syscalls
 from app.mount.mirror.agreements import Agreements, Displaced
 from app.mount.mirror.tree import Busy, Stat, Tree, lease, read_all

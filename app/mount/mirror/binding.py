@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from app.mount.mirror import syscalls
-from app.mount.refusals import MountError
+from app.mount.sync.errors import MountError
 
 
 def is_read_only(directory: Path) -> bool:

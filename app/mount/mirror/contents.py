@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from app.mount.engine import StoreEngine
-from app.mount.entries import Entry
-from app.mount.refusals import Offline, Refused
+from app.client.entries import Entry
+from app.mount.sync.engine import StoreEngine
+from app.mount.sync.errors import Offline, Refused
 
 _FETCHES_AT_ONCE = 8
 

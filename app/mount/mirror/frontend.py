@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.mount.engine import StoreEngine
-from app.mount.entries import Change
+from app.client.entries import Change
 from app.mount.mirror import binding
 from app.mount.mirror.agreements import Agreements
 from app.mount.mirror.applier import Applier
@@ -26,7 +25,8 @@ from app.mount.mirror.reconciler import Reconciler
 from app.mount.mirror.sync import Sync
 from app.mount.mirror.tree import Tree
 from app.mount.mirror.watcher import Watcher
-from app.mount.refusals import MountError
+from app.mount.sync.engine import StoreEngine
+from app.mount.sync.errors import MountError
 
 _log = logging.getLogger(__name__)
 

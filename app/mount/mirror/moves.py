@@ -4,15 +4,15 @@ import logging
 import time
 from dataclasses import replace
 
-from app.mount.engine import StoreEngine
-from app.mount.entries import Entry
+from app.client.entries import Entry
 from app.mount.mirror.agreements import Agreed, Agreements
 from app.mount.mirror.applier import Applier, InTheWay
 from app.mount.mirror.deletions import Deletions
 from app.mount.mirror.notes import Notes
 from app.mount.mirror.tree import Content, Tree
-from app.mount.refusals import Offline, Refused
-from app.mount.scratch import is_scratch
+from app.mount.sync.engine import StoreEngine
+from app.mount.sync.errors import Offline, Refused
+from app.mount.sync.scratch import is_scratch
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from app.mount.mirror.tree import Stat
-from app.mount.refusals import Refused
+from app.mount.sync.errors import Refused
 
 
 @dataclass(frozen=True, slots=True)

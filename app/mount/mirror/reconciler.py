@@ -14,8 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from app.mount.engine import StoreEngine
-from app.mount.entries import Entry
+from app.client.entries import Entry
 from app.mount.mirror.agreements import Agreed, Agreements
 from app.mount.mirror.applier import Applier, Edited, InTheWay
 from app.mount.mirror.contents import Contents
@@ -23,8 +22,9 @@ from app.mount.mirror.deletions import Deletions, Verdict
 from app.mount.mirror.moves import Moves
 from app.mount.mirror.notes import LocalOnly, Notes
 from app.mount.mirror.tree import Busy, Content, Stat, Tree, not_a_file
-from app.mount.refusals import Offline, Refused
-from app.mount.scratch import is_scratch
+from app.mount.sync.engine import StoreEngine
+from app.mount.sync.errors import Offline, Refused
+from app.mount.sync.scratch import is_scratch
 
 _log = logging.getLogger(__name__)
 

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from app.mount.engine import StoreEngine
-from app.mount.entries import Change, Entry
+from app.client.entries import Change, Entry
 from app.mount.mirror.agreements import Agreed, Agreements, Displaced
 from app.mount.mirror.applier import Applier, Edited
 from app.mount.mirror.reconciler import Reconciler
 from app.mount.mirror.schedule import Schedule
 from app.mount.mirror.tree import Busy, Listing, Stat, Tree
 from app.mount.mirror.watcher import Event, Seen, Watcher
-from app.mount.refusals import Offline, Refused
+from app.mount.sync.engine import StoreEngine
+from app.mount.sync.errors import Offline, Refused
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Rows 1 and 2: one memory read or changed by 32 clients, one server process, PostgreSQL."""
 
 from app.memories import queries
-from app.storage import tables
+from app.storage.rows import tables
 from scripts.bench import answers
 from scripts.bench.bench import CLIENTS, Bench
 from scripts.bench.contest import Side

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.memories import queries
-from app.storage import tables
+from app.storage.rows import tables
 from scripts.bench import answers, dataset
 from scripts.bench.bench import CLIENTS, Bench
 from scripts.bench.contest import Side

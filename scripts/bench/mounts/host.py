@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.mount import daemon
-from app.mount.account import Credentials
-from app.mount.control import ControlClient, Disconnected, NotRunning
-from app.mount.engine import Policy
-from app.mount.orders import FUSE, Order
-from app.mount.places import Places
+from app.mount.daemon import daemon
+from app.mount.daemon.account import Credentials
+from app.mount.daemon.control import ControlClient, Disconnected, NotRunning
+from app.mount.daemon.orders import FUSE, Order
+from app.mount.daemon.places import Places
+from app.mount.sync.engine import Policy
 from scripts.bench import dataset
 from scripts.bench.bench import Bench
 from scripts.bench.errors import MeasurementError

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from app.mount.orders import FUSE, MIRROR
+from app.mount.daemon.orders import FUSE, MIRROR
 from tests.mount.model.machine import NEED_CONTENT, Machine, check_fold, directories, files, lines, outcome_of, sizes
 from tests.mount.model.world import ApiWriter, MountWriter, Writer
 

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from app.mount.orders import MIRROR
+from app.mount.daemon.orders import MIRROR
 from tests.mount.model.world import MountWriter, Place, Version, World, Writer
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from app.mount.orders import FUSE, MIRROR
+from app.mount.daemon.orders import FUSE, MIRROR
 from tests.mount.model.machine import (
     NEED_CONTENT,
     Machine,

@@ -14,11 +14,11 @@ from typing import Any
 import anthropic
 import httpx2
 
-from app.mount import daemon
-from app.mount.account import Credentials
-from app.mount.control import ControlClient, Disconnected, NotRunning
-from app.mount.engine import Policy
-from app.mount.orders import FUSE, MIRROR, Order
+from app.mount.daemon import daemon
+from app.mount.daemon.account import Credentials
+from app.mount.daemon.control import ControlClient, Disconnected, NotRunning
+from app.mount.daemon.orders import FUSE, MIRROR, Order
+from app.mount.sync.engine import Policy
 from tests.faults.proxy import Proxy
 from tests.mount.fuse_mounts import missing_for_fuse
 from tests.mount.hosts import Host, Sessions, host_of

@@ -1,0 +1,200 @@
+"""Restoring a backup into an empty deployment, of whichever database and blob store.
+
+Contents are put first, each checked against its digest; then all rows in one transaction. Whatever stops it before
+that commit leaves a deployment without rows, into which it can be restored again.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import orjson
+import sqlalchemy as sa
+
+from app.audit import log as audit
+from app.backup.writing import (
+    BACKUP_FORMAT,
+    BACKUP_VERSION,
+    HEADER,
+    MANIFEST,
+    NO_BOUNDS,
+    TABLES,
+    content_name,
+    from_json,
+    table_name,
+)
+from app.contract.actors import Actor
+from app.contract.errors import InvalidRequest
+from app.storage.rows.database import Transaction
+from app.storage.rows.migrations import head_revision
+from app.storage.rows.tables import audit_head, installation, metadata
+from app.storage.storage import Storage
+from app.transfer import queries
+from app.transfer.archives.readers import FILE, archive_entries
+
+_ROWS = 1_000
+_CHUNK = 262_144
+_BATCH_BYTES = 4 * 1024 * 1024
+_MEMORY = 4 * 1024 * 1024
+_SMALL = 64 * 1024 * 1024
+
+_STORE_ID = re.compile(r"[0-9A-Za-z_]+")
+_OWN_ROWS = (installation, audit_head)
+"""Tables whose one row is made with the schema."""
+
+
+@dataclass(slots=True)
+class Restored:
+    """What was restored."""
+
+    rows: int = 0
+    contents: int = 0
+    bytes: int = 0
+
+
+class Restore:
+    """Restores into the deployment that a storage belongs to."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def refuse_unless_empty(self) -> None:
+        """Refuse a deployment that has been used.
+
+        Raises:
+            InvalidRequest: it has rows, or its blob store has blobs.
+
+        """
+        for table in metadata.sorted_tables:
+            if table in _OWN_ROWS or table.name == "leases":
+                continue
+            if await self._storage.database.fetch_one(queries.any_row(table), {}):
+                raise InvalidRequest(
+                    f"the deployment is not empty: there are rows in {table.name}; a backup is restored into a new "
+                    "database, whose server was not started yet"
+                )
+
+    async def read(self, source: Path, actor: Actor) -> Restored:
+        """Restore a backup. No server may run on the deployment meanwhile.
+
+        Raises:
+            InvalidRequest: the deployment is not empty, or the backup is damaged, or of another schema.
+
+        """
+        await self.refuse_unless_empty()
+        await self._storage.ownership.check()
+        result = Restored()
+        with ExitStack() as stack:
+            file = stack.enter_context(source.open("rb"))
+            tables = await self._read(file, stack, result)
+            await self._write(tables, actor, result)
+        return result
+
+    async def _read(self, file: BinaryIO, stack: ExitStack, result: Restored) -> dict[str, IO[bytes]]:
+        """Put the contents and keep the rows of each table; everything is held to the manifest."""
+        tables: dict[str, IO[bytes]] = {}
+        digests: dict[str, str] = {}
+        batch: list[tuple[str, bytes, bytes]] = []
+        manifest: Any = None
+        is_begun = False
+        for entry in archive_entries(file, NO_BOUNDS):
+            if entry.kind is not FILE:
+                continue
+            if not is_begun and entry.name != HEADER:
+                raise InvalidRequest(f"is no backup: its first file is {entry.name!r}, not {HEADER!r}")
+            if entry.name == HEADER:
+                _check_header(entry.read(_SMALL))
+                is_begun = True
+            elif entry.name == MANIFEST:
+                manifest = orjson.loads(entry.read(_SMALL))
+            elif entry.name.startswith("contents/"):
+                batch.append(_content(entry.name, entry.read(entry.size)))
+                result.contents += 1
+                result.bytes += entry.size
+                if sum(len(content) for _, _, content in batch) >= _BATCH_BYTES:
+                    await self._storage.blobs.put_many(batch)
+                    batch = []
+            else:
+                hasher = hashlib.sha256()
+                kept: IO[bytes] = stack.enter_context(tempfile.SpooledTemporaryFile(_MEMORY))  # noqa: SIM115 - closed by the stack
+                while data := entry.read(_CHUNK):
+                    hasher.update(data)
+                    kept.write(data)
+                tables[entry.name] = kept
+                digests[entry.name] = hasher.hexdigest()
+        if batch:
+            await self._storage.blobs.put_many(batch)
+        _check_manifest(manifest, digests, result)
+        return tables
+
+    async def _write(self, tables: dict[str, IO[bytes]], actor: Actor, result: Restored) -> None:
+        detail = json.dumps({"contents": result.contents}, separators=(",", ":"))
+        entry = audit.Entry("deployment.restored", None, actor.type, actor.id, None, detail, None)
+
+        async def work(transaction: Transaction) -> int:
+            number = 0
+            for table in TABLES:
+                statement = queries.replace(table) if table in _OWN_ROWS else queries.insert(table)
+                for rows in _rows(table, tables[table_name(table)]):
+                    number += len(rows)
+                    await transaction.execute_many(statement, rows)
+            await audit.append(transaction, entry)
+            return number
+
+        result.rows = await self._storage.database.transact(work)
+
+
+def _rows(table: sa.Table, file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
+    file.seek(0)
+    lines = iter(file)
+    while chunk := list(islice(lines, _ROWS)):
+        try:
+            yield [from_json(table, line) for line in chunk]
+        except (KeyError, ValueError) as error:
+            raise InvalidRequest(f"the backup's rows of {table.name} can't be read: {error}") from None
+
+
+def _content(name: str, content: bytes) -> tuple[str, bytes, bytes]:
+    store_id, _, digest = name.removeprefix("contents/").partition("/")
+    sha256 = hashlib.sha256(content).digest()
+    if sha256.hex() != digest or content_name(store_id, sha256) != name or not _STORE_ID.fullmatch(store_id):
+        raise InvalidRequest(f"the backup is damaged: {name!r} does not hold the content of that digest")
+    return store_id, sha256, content
+
+
+def _check_header(data: bytes) -> None:
+    try:
+        header = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        header = None
+    if not isinstance(header, dict) or header.get("format") != BACKUP_FORMAT:
+        raise InvalidRequest("is no backup of this program")
+    if header.get("format_version") != BACKUP_VERSION:
+        raise InvalidRequest(
+            f"is a backup of format {header.get('format_version')}; this program reads {BACKUP_VERSION}"
+        )
+    if header.get("schema") != head_revision():
+        raise InvalidRequest(
+            f"the backup has the schema {header.get('schema')}, this program needs {head_revision()}: "
+            f"restore it with version {header.get('program')}, then run 'memstore migrate' with this one"
+        )
+
+
+def _check_manifest(manifest: Any, digests: dict[str, str], result: Restored) -> None:
+    if not isinstance(manifest, dict):
+        raise InvalidRequest("the backup has no manifest.json: it was cut off before its end")
+    for table in TABLES:
+        listed = manifest["tables"].get(table.name, {})
+        if digests.get(table_name(table)) != listed.get("sha256") or not listed:
+            raise InvalidRequest(f"the backup is damaged: the rows of {table.name} do not have the manifest's digest")
+    if manifest["contents"]["count"] != result.contents:
+        raise InvalidRequest(
+            f"the backup is damaged: it holds {result.contents:,} contents of {manifest['contents']['count']:,}"
+        )

@@ -1,0 +1,138 @@
+"""What a server does for an erasure that a command runs beside it: it lets go of cached contents.
+
+Every process asks the database twice a second whether an erasure is under way, and empties its cache of the stores
+that this one touches. A process is known by a row among the leases, in which it says, too, that it has let go. One that
+could not ask for a while lets go of everything. So whoever erases waits for all who are known, at most until
+`FORGOTTEN_SECONDS` have passed: then no process holds what was gone from the database before.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+
+from app.contract import clock
+from app.contract.errors import Unavailable
+from app.storage.contents.reading import ContentCache
+from app.storage.rows.database import Database, Transaction
+from app.storage.rows.statements import Statement
+
+_log = logging.getLogger(__name__)
+
+_INTERVAL_SECONDS = 0.5
+_ANSWER_SECONDS = 1.0
+_BLIND_SECONDS = 1.5
+"""Who has not seen the database for so long trusts its cache no more."""
+FORGOTTEN_SECONDS = 3.0
+"""Longer than the blind time, one more interval and one more answer together."""
+
+_KNOWN_SECONDS = 300.0
+"""Who has not said for so long that it runs is dead; longer than clocks of servers differ."""
+_RENEW_SECONDS = 60.0
+_ACKNOWLEDGED_LOOK_SECONDS = 0.05
+
+_TOUCHED = Statement(
+    """
+    SELECT DISTINCT s.store_id, e.id, e.progress FROM erasures e JOIN erasure_subjects s ON s.erasure_id = e.id
+     WHERE e.finished_at IS NULL
+    """
+)
+_SAY = Statement(
+    """
+    INSERT INTO leases (name, holder, expires_at) VALUES (:name, :holder, :until)
+    ON CONFLICT (name) DO UPDATE SET holder = :holder, expires_at = :until
+    """
+)
+_DROP_DEAD = Statement("DELETE FROM leases WHERE name >= 'cache:' AND name < 'cache;' AND expires_at < :now")
+_LEAVE = Statement("DELETE FROM leases WHERE name = :name")
+_KNOWN = Statement("SELECT holder FROM leases WHERE name >= 'cache:' AND name < 'cache;' AND expires_at >= :now")
+
+
+def acknowledgement(erasure_id: str, mark: int) -> str:
+    """What a process says that has let go. mark: the erasure's progress, `{"rows_gone": mark}`, once they are."""
+    return f"{erasure_id} {mark}"
+
+
+async def wait_until_forgotten(database: Database, erasure_id: str, mark: int, until: float) -> bool:
+    """Wait until every process that is known has let go, or until a moment of the monotonic clock.
+
+    Returns whether they all said so.
+    """
+    said = acknowledgement(erasure_id, mark)
+    while any(row["holder"] != said for row in await database.fetch_all(_KNOWN, {"now": clock.now()})):
+        if time.monotonic() >= until:
+            return False
+        await asyncio.sleep(_ACKNOWLEDGED_LOOK_SECONDS)
+    return True
+
+
+class ErasureWatch:
+    """Watches for erasures on behalf of one process's cache."""
+
+    def __init__(self, database: Database, cache: ContentCache) -> None:
+        self._database = database
+        self._cache = cache
+        self._task: asyncio.Task[None] | None = None
+        self._name = f"cache:{secrets.token_hex(8)}"
+        self._said = ""
+        self._said_at = 0.0
+
+    async def start(self) -> None:
+        """Begin in the background. Nothing may be cached before this returns.
+
+        Raises:
+            Unavailable: the database does not answer.
+
+        """
+        await self._say("")
+        self._task = asyncio.create_task(self._run(), name="erasure watch")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            try:
+                await self._database.transact(lambda transaction: transaction.execute(_LEAVE, {"name": self._name}))
+            except Unavailable as error:
+                _log.info("the database did not hear that this process ends: %s", error)
+
+    async def _run(self) -> None:
+        seen = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await self.look()
+                    if time.monotonic() - self._said_at > _RENEW_SECONDS:
+                        await self._say(self._said)
+                seen = time.monotonic()
+            except (Unavailable, TimeoutError):
+                if time.monotonic() - seen > _BLIND_SECONDS:
+                    self._cache.clear()
+            except Exception:
+                _log.exception("looking for erasures failed")
+                self._cache.clear()
+            await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def look(self) -> None:
+        """Ask once, let go of what the answer names, and say so where somebody waits for it."""
+        rows = await self._database.fetch_all(_TOUCHED, {})
+        if not rows:
+            return
+        self._cache.drop_stores({row["store_id"] for row in rows})
+        for erasure_id, progress in {(row["id"], row["progress"]) for row in rows}:
+            mark = json.loads(progress).get("rows_gone")
+            if mark is not None and (said := acknowledgement(erasure_id, mark)) != self._said:
+                await self._say(said)
+
+    async def _say(self, said: str) -> None:
+        now = clock.now()
+        until = now + int(_KNOWN_SECONDS * clock.MICROSECONDS_PER_SECOND)
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.execute(_DROP_DEAD, {"now": now})
+            await transaction.execute(_SAY, {"name": self._name, "holder": said, "until": until})
+
+        await self._database.transact(work)
+        self._said, self._said_at = said, time.monotonic()

@@ -1,0 +1,196 @@
+"""The application: FastAPI for the documents and the operators' routes, the gateway for the API."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+
+from app import __version__
+from app.agents import routes as agent_routes
+from app.agents.service import Agents
+from app.audit import routes as audit_routes
+from app.audit.refused_requests import Refusals
+from app.audit.service import AuditLog
+from app.contract import ids
+from app.contract.errors import MethodNotAllowed
+from app.environments import routes as environment_routes
+from app.environments.service import Environments
+from app.feed import routes as feed_routes
+from app.feed.service import Feed
+from app.feed.snapshots import Snapshots
+from app.feed.wire import change_event
+from app.history import routes as history_routes
+from app.history.as_of import AsOf
+from app.history.blame import Blame
+from app.history.comparing import Comparing
+from app.history.restoring import Restoring
+from app.history.rollback import Rollback
+from app.http.asgi import Application
+from app.keys.service import Authenticator, Keys
+from app.memories import routes as memory_routes
+from app.memories.moves import Moves
+from app.memories.service import Limits, Memories
+from app.server import health, tracing
+from app.server.binding import RouteTable, nothing_at
+from app.server.draining import Draining
+from app.server.envelope import envelope
+from app.server.gateway import Gateway
+from app.server.rate_limits import RateLimits
+from app.sessions import routes as session_routes
+from app.sessions.service import Sessions
+from app.sessions.tokens import SessionTokens
+from app.settings import Settings, load
+from app.storage.storage import Storage, StorageOptions
+from app.stores import routes as store_routes
+from app.stores.holds import Holds
+from app.stores.service import Stores
+from app.transfer import routes as transfer_routes
+from app.transfer.exporting import Exports
+from app.transfer.importing import Imports
+from app.versions import routes as version_routes
+from app.versions.service import Versions
+
+ROUTERS = (
+    store_routes.router,
+    memory_routes.router,
+    memory_routes.moves_router,
+    version_routes.router,
+    feed_routes.router,
+    agent_routes.router,
+    environment_routes.router,
+    session_routes.router,
+    audit_routes.router,
+    history_routes.router,
+    transfer_routes.router,
+)
+
+
+def storage_options(settings: Settings) -> StorageOptions:
+    """The part of the settings that the storage is made from."""
+    return StorageOptions(
+        database_url=settings.database_url,
+        blob_url=settings.blob_url,
+        s3_endpoint_url=settings.s3_endpoint_url,
+        cache_bytes=settings.cache_bytes,
+        pool_size=settings.database_pool_size,
+        retention_days=settings.version_retention_days,
+        keep_recent_versions=settings.keep_recent_versions,
+        sweep_interval_seconds=settings.sweep_interval_seconds,
+        orphan_grace_seconds=settings.orphan_grace_seconds,
+    )
+
+
+def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
+    limits = Limits(settings.max_memories_per_store, settings.max_store_bytes)
+    return {
+        Stores: Stores(storage, max_stores=settings.max_stores),
+        Holds: Holds(storage),
+        Memories: Memories(storage, limits),
+        Moves: Moves(storage),
+        Versions: Versions(storage),
+        Comparing: Comparing(storage, Versions(storage)),
+        Restoring: Restoring(storage, Memories(storage, limits), limits),
+        AsOf: AsOf(storage),
+        Rollback: Rollback(storage, limits),
+        Blame: Blame(storage),
+        Feed: Feed(storage, change_event),
+        Snapshots: Snapshots(storage),
+        Agents: Agents(storage),
+        Environments: Environments(storage),
+        Sessions: Sessions(storage, Agents(storage), Environments(storage)),
+        SessionTokens: SessionTokens(storage.database),
+        AuditLog: AuditLog(storage.database),
+        Exports: Exports(storage),
+        Imports: Imports(storage, limits, max_stores=settings.max_stores, max_upload=settings.max_import_bytes),
+    }
+
+
+def _collect_garbage_rarely() -> None:
+    """A request leaves few cycles behind, and looking for them among all that was imported takes milliseconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """404 and 405 outside the API, in the API's envelope."""
+    assert isinstance(error, HTTPException)
+    allowed = Headers(error.headers).get("allow", "")
+    refusal = MethodNotAllowed(request.method, (allowed,)) if error.status_code == 405 else nothing_at(request.url.path)
+    request_id = ids.new(ids.REQUEST)
+    headers = {"request-id": request_id, **refusal.headers()}
+    return Response(envelope(refusal, request_id), refusal.status, headers, "application/json")
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The FastAPI application with every route declared, for the OpenAPI document and the operators' routes."""
+    settings = settings or load()
+    storage = Storage(storage_options(settings))
+    draining = Draining()
+    refusals = Refusals(storage.database)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await storage.open()
+        if settings.bootstrap_api_key is not None:
+            await Keys(storage.database).ensure_bootstrap()
+        refusals.start()
+        _collect_garbage_rarely()
+        with draining.listening():
+            yield
+        await app.state.services[Feed].close()
+        await refusals.stop()
+        await storage.close()
+        if app.state.tracing is not None:
+            await asyncio.to_thread(app.state.tracing.close)
+
+    # The pages behind /docs come from the package, not from a server on the Internet.
+    app = FastAPIOffline(
+        title="Memstore",
+        version=__version__,
+        summary="Memory stores for agents: versioned, path-addressed text files.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.storage = storage
+    app.state.draining = draining
+    app.state.tracing = None
+    app.state.refusals = refusals
+    app.state.services = _services(settings, storage)
+    app.add_exception_handler(HTTPException, _refuse)
+    app.include_router(health.router)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def create_gateway(settings: Settings | None = None) -> Application:
+    """The whole service as one ASGI application; what `memstore serve` runs."""
+    settings = settings or load()
+    app = create_app(settings)
+    app.state.tracing = tracing.from_environment()
+    per_minute = settings.rate_limit_requests_per_minute, settings.rate_limit_written_bytes_per_minute
+    secret = settings.bootstrap_api_key
+    api_routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return Gateway(
+        app,
+        RouteTable(api_routes, app.state.services),
+        Authenticator(app.state.storage.database, secret.get_secret_value() if secret else None),
+        strict_beta=settings.strict_beta,
+        max_body_bytes=settings.max_body_bytes,
+        draining=app.state.draining.started,
+        refusals=app.state.refusals,
+        limits=RateLimits(*per_minute) if any(per_minute) else None,
+        tracing=app.state.tracing,
+        log_all=settings.log_requests == "all",
+    )

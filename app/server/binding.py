@@ -1,0 +1,240 @@
+"""From an ASGI request to a route's function and back, for the API's own routes.
+
+The routes are declared on FastAPI routers in the ordinary way, and FastAPI writes the OpenAPI document from them.
+Serving a call through FastAPI's own machinery costs more than the rest of the request (docs/performance.md), so
+the same declarations are bound here once, at start: the path by a dictionary per segment, query and body by the
+same pydantic models, the services by type. A route's function is called with the same arguments either way.
+"""
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, get_args, get_type_hints
+from urllib.parse import parse_qsl
+
+from fastapi import params as fastapi_params
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+
+from app.contract.actors import Caller
+from app.contract.errors import InvalidRequest, MethodNotAllowed, NotFound
+from app.http.access import SessionAccess, session_access
+from app.http.services import ServiceOf
+from app.http.uploads import Upload
+from app.server.envelope import bad_body, bad_query
+
+_IGNORED_PARAMETERS = frozenset({"beta"})
+"""Old SDKs add `beta=true` to every URL."""
+_NO_HEADERS: Mapping[bytes, bytes] = {}
+
+
+def nothing_at(path: str) -> NotFound:
+    """The refusal of a path that no route has."""
+    return NotFound(f"there is nothing at {path!r}")
+
+
+class Reply(NamedTuple):
+    """What a route may return instead of a bare body: the body and response headers of its own."""
+
+    body: Any
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a route may return to have its body sent piece by piece, as it is made.
+
+    The status is 200 by then, so what can be refused is refused before. `pieces` is closed when the answer ends,
+    however it ends. A stream with a `farewell` goes on until the client leaves or the process ends; the farewell is
+    sent last should the caller lose the right to the route meanwhile.
+    """
+
+    pieces: AsyncGenerator[bytes, None]
+    media_type: str
+    farewell: bytes | None = None
+
+
+@dataclass(slots=True)
+class BoundRoute:
+    """One operation, ready to be called."""
+
+    endpoint: Callable[..., Awaitable[Any]]
+    template: str
+    operation: str = ""
+    """What it does, in a word: the name of its function."""
+    caller_name: str | None = None
+    query_name: str | None = None
+    query_model: type[BaseModel] | None = None
+    ignored_query: frozenset[str] = _IGNORED_PARAMETERS
+    body_name: str | None = None
+    body_model: type[BaseModel] | None = None
+    body_optional: bool = False
+    header_names: dict[str, bytes] = field(default_factory=dict)
+    """Headers that the endpoint takes, by the parameter's name."""
+    upload_name: str | None = None
+    """The parameter of a route that reads its body itself."""
+    services: dict[str, Any] = field(default_factory=dict)
+    default_query: BaseModel | None = None
+    session_access: SessionAccess | None = None
+
+    def arguments(
+        self,
+        path: Mapping[str, str],
+        caller: Caller,
+        query_string: bytes,
+        body: bytes,
+        headers: Mapping[bytes, bytes] = _NO_HEADERS,
+    ) -> dict[str, Any]:
+        """The endpoint's keyword arguments.
+
+        Raises:
+            InvalidRequest: query or body do not fit their models.
+
+        """
+        arguments: dict[str, Any] = {**self.services, **path}
+        if self.caller_name is not None:
+            arguments[self.caller_name] = caller
+        if self.query_name is not None:
+            arguments[self.query_name] = self._query(query_string)
+        elif query_string:
+            self._refuse_query(query_string)
+        if self.body_name is not None:
+            arguments[self.body_name] = self._body(body)
+        for parameter, name in self.header_names.items():
+            value = headers.get(name)
+            arguments[parameter] = None if value is None else value.decode("latin-1")
+        return arguments
+
+    def _pairs(self, query_string: bytes) -> dict[str, str | list[str]]:
+        """Values by name; those whose name ends with `[]` in a list."""
+        values: dict[str, str | list[str]] = {}
+        try:
+            pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            raise InvalidRequest("the query string is not UTF-8 where it is percent-encoded") from None
+        for name, value in pairs:
+            if name in self.ignored_query:
+                continue
+            if name.endswith("[]"):
+                listed = values.setdefault(name, [])
+                assert isinstance(listed, list)
+                listed.append(value)
+                continue
+            if name in values:
+                raise InvalidRequest(f"{name}: was given more than once")
+            values[name] = value
+        return values
+
+    def _query(self, query_string: bytes) -> BaseModel:
+        assert self.query_model is not None
+        if not query_string and self.default_query is not None:
+            return self.default_query
+        try:
+            return self.query_model.model_validate(self._pairs(query_string))
+        except ValidationError as error:
+            raise bad_query(error) from None
+
+    def _refuse_query(self, query_string: bytes) -> None:
+        for name in self._pairs(query_string):
+            raise InvalidRequest(f"unexpected query parameter: {name}")
+
+    def _body(self, body: bytes) -> BaseModel:
+        assert self.body_model is not None
+        if not body:
+            if self.body_optional:
+                return self.body_model()
+            raise InvalidRequest("a JSON object is required as the request body")
+        try:
+            return self.body_model.model_validate_json(body)
+        except ValidationError as error:
+            raise bad_body(error) from None
+
+
+def bind(route: APIRoute, services: Mapping[type[Any], Any]) -> BoundRoute:
+    """Read a route's signature as FastAPI does."""
+    bound = BoundRoute(route.endpoint, route.path, route.name)
+    hints = get_type_hints(route.endpoint, include_extras=True)
+    for name in inspect.signature(route.endpoint).parameters:
+        hint = hints[name]
+        kind, *marks = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+        mark = marks[-1] if marks else None
+        if kind is Caller:
+            bound.caller_name = name
+        elif kind is Upload:
+            bound.upload_name = name
+        elif isinstance(mark, fastapi_params.Depends) and isinstance(mark.dependency, ServiceOf):
+            bound.services[name] = services[mark.dependency.kind]
+        elif isinstance(mark, fastapi_params.Query):
+            bound.query_name, bound.query_model = name, kind
+            bound.default_query = kind()
+        elif isinstance(mark, fastapi_params.Body):
+            bound.body_name, bound.body_model = name, _model(kind)
+            bound.body_optional = bound.body_model is not kind
+        elif isinstance(mark, fastapi_params.Header):
+            bound.header_names[name] = (mark.alias or name.replace("_", "-")).encode()
+    extra = route.openapi_extra or {}
+    bound.ignored_query |= set(extra.get("x-ignored-query", ()))
+    bound.session_access = session_access(extra, route.path)
+    return bound
+
+
+def _model(kind: Any) -> type[BaseModel]:
+    """The model of a body that may be left out (`Model | None`), or the model itself."""
+    models = [part for part in get_args(kind) if part is not type(None)]
+    model: type[BaseModel] = models[0] if models else kind
+    return model
+
+
+@dataclass(slots=True)
+class _Node:
+    literal: dict[str, "_Node"] = field(default_factory=dict)
+    parameter: "_Node | None" = None
+    parameter_name: str = ""
+    methods: dict[str, BoundRoute] = field(default_factory=dict)
+
+
+class RouteTable:
+    """Finds the bound route of a method and path, segment by segment."""
+
+    def __init__(self, routes: Sequence[APIRoute], services: Mapping[type[Any], Any]) -> None:
+        self._root = _Node()
+        for route in routes:
+            bound = bind(route, services)
+            node = self._root
+            for segment in route.path[1:].split("/"):
+                if segment.startswith("{"):
+                    if node.parameter is None:
+                        node.parameter, node.parameter_name = _Node(), segment[1:-1]
+                    node = node.parameter
+                else:
+                    node = node.literal.setdefault(segment, _Node())
+            for method in route.methods or ():
+                node.methods[method] = bound
+
+    def find(self, method: str, path: str) -> tuple[BoundRoute, dict[str, str]]:
+        """The route and its path parameters.
+
+        Raises:
+            NotFound: there is nothing at this path.
+            MethodNotAllowed: there is, but not for this method.
+
+        """
+        node, parameters = self._root, {}
+        for segment in path[1:].split("/"):
+            child = node.literal.get(segment)
+            if child is None:
+                child = node.parameter
+                if child is None or not segment:
+                    raise nothing_at(path)
+                parameters[node.parameter_name] = segment
+            node = child
+        route = node.methods.get(method)
+        if route is not None:
+            # An ID is ASCII; anything else names nothing, and need not reach the database.
+            for segment in parameters.values():
+                if not segment.isascii() or not segment.isprintable():
+                    raise NotFound(f"{segment!r} was not found")
+            return route, parameters
+        if node.methods:
+            raise MethodNotAllowed(method, tuple(sorted(node.methods)))
+        raise nothing_at(path)

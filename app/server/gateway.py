@@ -1,0 +1,257 @@
+"""The ASGI application in front: everything below `/v1/` is answered here, the rest by FastAPI.
+
+Per request: an ID, the caller, the headers' rules, the body within its limit, the bound route, and an answer that
+always carries `request-id`; whatever goes wrong leaves as the error envelope.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import orjson
+
+from app.audit.log import REQUEST_ID
+from app.audit.refused_requests import Refusals
+from app.contract import ids
+from app.contract.actors import Caller
+from app.contract.errors import InternalError, MemstoreError
+from app.http import access
+from app.http import headers as header_rules
+from app.http.asgi import Application, Receive, Scope, Send
+from app.http.uploads import ClientLeft, Upload, too_large
+from app.keys.service import Authenticator
+from app.server import logs, metrics
+from app.server.binding import BoundRoute, Reply, RouteTable, Stream
+from app.server.envelope import envelope
+from app.server.rate_limits import RateLimits
+from app.server.streams import Recheck, send_stream
+from app.server.tracing import Tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+_log = logging.getLogger(__name__)
+
+_JSON = (b"content-type", b"application/json")
+_STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+"""What is sent now is worth nothing later, and no proxy may gather it up (the second is nginx's word for that)."""
+
+
+async def _read_body(receive: Receive, headers: header_rules.Headers, maximum: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        RequestTooLarge: it is, or says it is, larger than `maximum` bytes; no more than that was read.
+
+    """
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > maximum:
+        raise too_large(maximum)
+    chunks, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > maximum:
+            raise too_large(maximum)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+class Gateway:
+    """Serves the API's routes itself and hands everything else to `fallback`."""
+
+    def __init__(
+        self,
+        fallback: Application,
+        routes: RouteTable,
+        authenticator: Authenticator,
+        *,
+        strict_beta: bool,
+        max_body_bytes: int,
+        draining: asyncio.Event | None = None,
+        refusals: Refusals | None = None,
+        limits: RateLimits | None = None,
+        tracing: Tracing | None = None,
+        log_all: bool = False,
+    ) -> None:
+        """`draining` is set when the process is asked to end; streams without an end of their own then end.
+
+        refusals: where attempts at what is not allowed are noted for the audit log.
+        log_all: print a line for every answer, not for those with a status of 500 and above alone.
+        """
+        self._draining = draining or asyncio.Event()
+        self._fallback = fallback
+        self._routes = routes
+        self._authenticator = authenticator
+        self._strict_beta = strict_beta
+        self._max_body_bytes = max_body_bytes
+        self._refusals = refusals
+        self._limits = limits
+        self._tracing = tracing
+        self._log_all = log_all
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or not f"{scope['path']}/".startswith("/v1/"):
+            await self._fallback(scope, receive, send)
+            return
+        answer = _Answer(ids.new(ids.REQUEST), time.perf_counter())
+        REQUEST_ID.set(answer.request_id)
+        if self._tracing is None:
+            await self._answer(scope, receive, send, answer)
+            return
+        with self._tracing.request(scope) as answer.span:
+            await self._answer(scope, receive, send, answer)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: "_Answer") -> None:
+        method = scope["method"]
+        try:
+            await self._serve(scope, receive, answer)
+        except ClientLeft:
+            return
+        except MemstoreError as error:
+            answer.refuse(error)
+            if error.is_audited and self._refusals is not None:
+                self._refusals.note(error, self._operation(scope), answer.caller, answer.request_id)
+        except Exception:
+            _log.exception("request %s failed", answer.request_id)
+            answer.refuse(InternalError(f"an internal error occurred; it is logged under {answer.request_id}"))
+        if answer.stream is not None:
+            await answer.begin(send, answer.stream)
+            if answer.stream.farewell is not None:
+                # Counted now: how long a client listens says nothing of the service.
+                self._tell(method, answer)
+            agent = dict(scope["headers"]).get(b"user-agent", b"")
+            with metrics.open_stream(answer.route, agent, is_endless=answer.stream.farewell is not None):
+                await send_stream(answer.stream, receive, send, draining=self._draining, recheck=answer.recheck)
+            if answer.stream.farewell is not None:
+                return
+        else:
+            await answer.send(send, head_only=method == "HEAD")
+        self._tell(method, answer)
+
+    def _tell(self, method: str, answer: "_Answer") -> None:
+        """Metrics, trace and log of an answer."""
+        seconds = time.perf_counter() - answer.started
+        actor = "" if answer.caller is None else answer.caller.actor.type
+        metrics.observe(answer.route, method, answer.status, seconds, actor, answer.operation, answer.refusal)
+        if answer.span is not None and self._tracing is not None:
+            self._tracing.finish(answer.span, method, answer)
+        if self._log_all or answer.status >= 500:
+            logs.answered(answer.request_id, method, answer.route, answer.status, seconds)
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        headers = dict(scope["headers"])
+        caller = await self._authenticator.authenticate(header_rules.secret(headers))
+        answer.caller = caller
+        answer.headers.append((b"anthropic-workspace-id", caller.workspace_id.encode()))
+        if self._limits is not None:
+            answer.add(self._limits.admit(caller))
+        header_rules.check_workspace(headers, caller)
+        if self._strict_beta:
+            header_rules.check_strictly(scope["headers"], headers)
+        route, path = self._routes.find(scope["method"], scope["path"])
+        answer.route = route.template
+        answer.operation = route.operation
+        if caller.session is not None:
+            access.check(route.session_access, path, caller.session)
+        body = b""
+        if route.body_name is not None:
+            if self._limits is not None:
+                self._limits.admit_body(caller)
+            body = await _read_body(receive, headers, self._max_body_bytes)
+            if self._limits is not None:
+                self._limits.count_body(caller, len(body))
+        arguments = route.arguments(path, caller, scope["query_string"], body, headers)
+        if route.upload_name is not None:
+            if self._limits is not None:
+                # By what it says of itself, since it is read while the route is at work.
+                announced = headers.get(b"content-length", b"")
+                self._limits.admit_body(caller)
+                self._limits.count_body(caller, int(announced) if announced.isdigit() else 0)
+            arguments[route.upload_name] = Upload(receive, headers)
+        result = await route.endpoint(**arguments)
+        if isinstance(result, Stream):
+            answer.stream = result
+            answer.recheck = self._rechecking(headers, route, path, caller)
+            return
+        if isinstance(result, Reply):
+            answer.add(result.headers)
+            result = result.body
+        answer.body = orjson.dumps(result)
+
+    def _operation(self, scope: Scope) -> str | None:
+        """Method and template of a request's route, whatever came before it; None if there is none."""
+        try:
+            route, _ = self._routes.find(scope["method"], scope["path"])
+        except MemstoreError:
+            return None
+        return f"{scope['method']} {route.template}"
+
+    def _rechecking(
+        self, headers: header_rules.Headers, route: BoundRoute, path: Mapping[str, str], caller: Caller
+    ) -> Recheck:
+        """What a stream that goes on asks again and again: see `app.server.streams`."""
+
+        async def recheck() -> bool:
+            found = await self._authenticator.authenticate(header_rules.secret(headers))
+            if found.session is not None:
+                access.check(route.session_access, path, found.session)
+            return found == caller
+
+        return recheck
+
+
+class _Answer:
+    """One response in the making."""
+
+    __slots__ = (
+        "body", "caller", "headers", "operation", "recheck", "refusal", "request_id", "route", "span", "started",
+        "status", "stream",
+    )  # fmt: skip
+
+    recheck: Recheck
+
+    def __init__(self, request_id: str, started: float) -> None:
+        self.request_id = request_id
+        self.started = started
+        self.caller: Caller | None = None
+        self.route = "none"
+        self.operation = ""
+        self.refusal = ""
+        """The type of the error; empty for a success."""
+        self.span: Span | None = None
+        self.status = 200
+        self.headers: list[tuple[bytes, bytes]] = [_JSON, (b"request-id", request_id.encode())]
+        self.body = b""
+        self.stream: Stream | None = None
+        """Comes in place of a body."""
+
+    def add(self, headers: Mapping[str, str]) -> None:
+        """Add headers."""
+        self.headers += [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    def refuse(self, error: MemstoreError) -> None:
+        """Make it the envelope of an error."""
+        self.status = error.status
+        self.refusal = error.type
+        self.add(error.headers())
+        self.body = envelope(error, self.request_id)
+
+    async def begin(self, send: Send, stream: Stream) -> None:
+        """Send the start of an answer whose body comes piece by piece."""
+        self.headers[0] = (b"content-type", stream.media_type.encode())
+        self.headers += _STREAM_HEADERS
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+
+    async def send(self, send: Send, *, head_only: bool) -> None:
+        """Send it; to a HEAD without the body, but with its length."""
+        self.headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": b"" if head_only else self.body})

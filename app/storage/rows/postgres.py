@@ -1,0 +1,229 @@
+"""PostgreSQL through asyncpg: a pool, prepared statements that stay cached, transactions."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy.engine import URL
+
+from app.contract.errors import Overloaded, Unavailable
+from app.storage.metrics import DATABASE_FAILURES, DATABASE_SECONDS
+from app.storage.rows.database import Reader, Row, Transaction, Work, tell_nobody
+from app.storage.rows.leftovers import Scrubbed, kept_elsewhere, scrub_postgres
+from app.storage.rows.postgres_batches import GroupCommit
+from app.storage.rows.postgres_pool import PoolTimeout, PostgresPool
+from app.storage.rows.statements import Batch, Mutation, Parameters, Statement
+from app.storage.rows.timing import timed
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+_ACQUIRE_SECONDS = 5.0
+_COMMAND_SECONDS = 15.0
+_MUTATIONS_PER_STORE = 2
+"""Two keep the store's row busy (one commits while the next arrives); more only queue inside the database."""
+
+_CAN_BE_RUN_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_NOT_THERE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # The database ended the connection while it was free, and a request came first.
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InternalServerError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class _StoreGates:
+    """Lets a few mutations of one store through at a time, before they take a connection from the pool."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._users: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def __call__(self, store_id: str | None) -> AsyncIterator[None]:
+        if store_id is None:
+            yield
+            return
+        gate = self._gates.get(store_id)
+        if gate is None:
+            gate = self._gates[store_id] = asyncio.Semaphore(self._width)
+        self._users[store_id] = self._users.get(store_id, 0) + 1
+        try:
+            async with gate:
+                yield
+        finally:
+            self._users[store_id] -= 1
+            if not self._users[store_id]:
+                del self._users[store_id], self._gates[store_id]
+
+
+class _Transaction:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        compiled = statement.postgresql
+        row: Row | None = await self._connection.fetchrow(compiled.sql, *compiled.arguments(parameters))
+        return row
+
+    async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        compiled = statement.postgresql
+        rows: Sequence[Row] = await self._connection.fetch(compiled.sql, *compiled.arguments(parameters))
+        return rows
+
+    async def execute(self, statement: Statement | Batch, parameters: Parameters) -> int:
+        compiled = statement.postgresql
+        status: str = await self._connection.execute(compiled.sql, *compiled.arguments(parameters))
+        return int(status.rpartition(" ")[2])
+
+    async def execute_many(self, statement: Statement, rows: Sequence[Parameters]) -> None:
+        compiled = statement.postgresql
+        await self._connection.executemany(compiled.sql, list(map(compiled.arguments, rows)))
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """What `asyncpg.connect` takes for a `postgresql://` URL; `?host=/dir` is a Unix socket's directory."""
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return {"dsn": plain}
+
+
+class PostgresDatabase:
+    """The `Database` port on PostgreSQL."""
+
+    has_single_statement_mutations = True
+    system = "postgresql"
+
+    def __init__(self, url: URL, *, pool_size: int = 20) -> None:
+        self._url = url
+        self._gates = _StoreGates(_MUTATIONS_PER_STORE)
+        self._pool = PostgresPool(self._connect, pool_size, _ACQUIRE_SECONDS)
+        self.on_commit: Callable[[str], None] = tell_nobody
+        self._commits: dict[Mutation, GroupCommit] = {}
+
+    async def open(self) -> None:
+        try:
+            await self._pool.open()
+        except (*_NOT_THERE, asyncpg.PostgresError) as error:
+            raise Unavailable(f"the database can't be used: {error}") from error
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def _connect(self) -> Any:
+        return await asyncpg.connect(
+            **connect_arguments(self._url),
+            statement_cache_size=512,
+            max_cached_statement_lifetime=0,
+            command_timeout=_COMMAND_SECONDS,
+            timeout=_ACQUIRE_SECONDS,
+            server_settings={
+                "application_name": "memstore",
+                # Plans are kept, and the stage is empty most of the time: a plan made then would scan it for good.
+                "enable_seqscan": "off",
+            },
+        )
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """A connection from the pool; what goes wrong with it comes out as the service's own errors."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except PoolTimeout as error:
+            DATABASE_FAILURES.labels("busy").inc()
+            raise Overloaded("no database connection was free in time; try again") from error
+        except asyncpg.TooManyConnectionsError as error:
+            DATABASE_FAILURES.labels("busy").inc()
+            raise Overloaded("the database takes no more connections; try again") from error
+        except _NOT_THERE as error:
+            DATABASE_FAILURES.labels("away").inc()
+            raise Unavailable("the database does not answer or can't store; try again") from error
+
+    @timed(DATABASE_SECONDS, "read", every=8)
+    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        return await self._fetch_one(statement, parameters)
+
+    async def _fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        compiled = statement.postgresql
+        async with self._connection() as connection:
+            row: Row | None = await connection.fetchrow(compiled.sql, *compiled.arguments(parameters))
+            return row
+
+    @timed(DATABASE_SECONDS, "read", every=8)
+    async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        compiled = statement.postgresql
+        async with self._connection() as connection:
+            rows: Sequence[Row] = await connection.fetch(compiled.sql, *compiled.arguments(parameters))
+            return rows
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Reader]:
+        async with (
+            self._connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield _Transaction(connection)
+
+    async def scrub(self, tables: Sequence[str]) -> tuple[list[Scrubbed], list[str]]:
+        try:
+            connection = await self._connect()
+        except (*_NOT_THERE, asyncpg.PostgresError) as error:
+            raise Unavailable(f"the database can't be used: {error}") from error
+        try:
+            return await scrub_postgres(connection, tables), await kept_elsewhere(connection)
+        finally:
+            await connection.close()
+
+    @timed(DATABASE_SECONDS, "write")
+    async def mutate(self, mutation: Mutation, parameters: Parameters, *, store_id: str, row_id: str) -> Row | None:
+        commits = self._commits.get(mutation)
+        if commits is None:
+            alone = partial(self._mutate_alone, mutation)
+            commits = GroupCommit(mutation.many, self._connection, alone, _ACQUIRE_SECONDS)
+            self._commits[mutation] = commits
+        row = await commits.run(parameters, store_id=store_id, row_id=row_id)
+        if row is not None:
+            self.on_commit(store_id)
+        return row
+
+    async def _mutate_alone(self, mutation: Mutation, parameters: Parameters) -> Row | None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._fetch_one(mutation, parameters)
+            except _CAN_BE_RUN_AGAIN as error:
+                await self._before_next(attempt, error)
+        raise AssertionError
+
+    @timed(DATABASE_SECONDS, "write")
+    async def transact(self, work: Work[T], *, store_id: str | None = None) -> T:
+        async with self._gates(store_id):
+            for attempt in range(_ATTEMPTS):
+                try:
+                    async with self._connection() as connection, connection.transaction():
+                        transaction: Transaction = _Transaction(connection)
+                        result = await work(transaction)
+                    if store_id is not None:
+                        self.on_commit(store_id)
+                    return result
+                except _CAN_BE_RUN_AGAIN as error:
+                    await self._before_next(attempt, error)
+        raise AssertionError
+
+    @staticmethod
+    async def _before_next(attempt: int, error: Exception) -> None:
+        if attempt + 1 == _ATTEMPTS:
+            DATABASE_FAILURES.labels("busy").inc()
+            raise Overloaded("too many changes at once to the same rows; try again") from error
+        await asyncio.sleep(0.005 * 2**attempt)

@@ -1,0 +1,166 @@
+"""Housekeeping in the background: what a crash left staged, deleted stores, retention, orphans, erased content.
+
+Every replica runs a sweeper; a lease lets one at a time do the rounds. What this process itself deleted or erased
+is cleaned up at once, on `wake`, lease or not: each step can be done twice and by two.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import asdict, dataclass
+
+from app.contract import clock
+from app.contract.errors import Unavailable
+from app.storage.contents.collector import Collector
+from app.storage.contents.mover import Mover
+from app.storage.contents.orphans import Orphans
+from app.storage.metrics import STAGED, STAGED_AGE, SWEEP_SECONDS, SWEEPS, SWEPT_AT
+from app.storage.rows.database import Database
+from app.storage.rows.leases import Lease
+from app.storage.rows.statements import Statement
+from app.storage.upkeep.deleted_stores import Purger
+from app.storage.upkeep.expired_versions import Retention
+from app.storage.upkeep.installation import SharedBlobStore
+
+_log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 2.0
+"""Between two looks for content that was left behind in the stage."""
+_LEASE_SECONDS = 30.0
+_LONGEST_PAUSE_SECONDS = 10.0
+
+_STAGE = Statement("SELECT count(*) AS number, min(staged_at) AS oldest FROM staged_contents")
+
+
+@dataclass(slots=True)
+class Swept:
+    """What one pass did."""
+
+    moved: int = 0
+    stores_purged: int = 0
+    versions_expired: int = 0
+    orphans_condemned: int = 0
+    blobs_removed: int = 0
+
+
+async def measure_stage(database: Database) -> None:
+    """Set the gauges of the stage: how many contents wait, and for how long the oldest has."""
+    row = await database.fetch_one(_STAGE, {})
+    assert row is not None
+    oldest = row["oldest"]
+    STAGED.set(row["number"])
+    STAGED_AGE.set(0 if oldest is None else max(0, clock.now() - oldest) / clock.MICROSECONDS_PER_SECOND)
+
+
+class Sweeper:
+    """Runs the housekeeping of one process."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        mover: Mover,
+        collector: Collector,
+        purger: Purger,
+        retention: Retention,
+        orphans: Orphans,
+        interval_seconds: float,
+    ) -> None:
+        self._database = database
+        self._mover = mover
+        self._collector = collector
+        self._purger = purger
+        self._retention = retention
+        self._orphans = orphans
+        self._interval = interval_seconds
+        self._lease = Lease(database, "sweeper", _LEASE_SECONDS)
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin in the background."""
+        self._task = asyncio.create_task(self._run(), name="sweeper")
+
+    async def stop(self) -> None:
+        """End, between two steps or in the middle of one: every step can be done again."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            await self._lease.release()
+        except Unavailable:
+            return  # It runs out by itself.
+
+    def wake(self) -> None:
+        """Clean up soon: something was deleted or erased."""
+        self._woken.set()
+
+    async def sweep(self, *, all_ages: bool = False) -> Swept:
+        """One whole pass. `all_ages` moves content that was staged only just now, too.
+
+        Raises:
+            Unavailable: the database or the blob store does not answer; the rest waits for the next pass.
+
+        """
+        started = time.monotonic()
+        try:
+            swept = Swept(
+                moved=await self._mover.move_left_behind(all_ages=all_ages),
+                stores_purged=await self._purger.purge(),
+                versions_expired=await self._retention.expire(),
+                orphans_condemned=await self._orphans.condemn_all(),
+                blobs_removed=await self._collector.collect(),
+            )
+        except Exception:
+            SWEEPS.labels("failed").inc()
+            raise
+        SWEEPS.labels("done").inc()
+        SWEEP_SECONDS.observe(time.monotonic() - started)
+        SWEPT_AT.set_to_current_time()
+        return swept
+
+    async def _run(self) -> None:
+        next_sweep = time.monotonic() + min(self._interval, _TICK_SECONDS)
+        pause = _TICK_SECONDS
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), pause)
+            try:
+                if self._woken.is_set():
+                    self._woken.clear()
+                    await self._clean_up()
+                if await self._lease.take():
+                    await self._mover.move_left_behind()
+                    await self._clean_up()
+                    if time.monotonic() >= next_sweep:
+                        next_sweep = time.monotonic() + self._interval
+                        swept = await self._with_lease_kept()
+                        _log.info("swept: %s", asdict(swept))
+                pause = _TICK_SECONDS
+            except (Unavailable, SharedBlobStore) as error:
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                _log.warning("housekeeping is put off: %s", error)
+            except Exception:
+                pause = _LONGEST_PAUSE_SECONDS
+                _log.exception("housekeeping failed")
+
+    async def _clean_up(self) -> None:
+        await self._purger.purge()
+        await self._collector.collect()
+
+    async def _with_lease_kept(self) -> Swept:
+        """A whole pass, however long, with the lease extended meanwhile."""
+
+        async def keep() -> None:
+            while True:
+                await asyncio.sleep(_LEASE_SECONDS / 3)
+                await self._lease.take()
+
+        keeper = asyncio.create_task(keep())
+        try:
+            return await self.sweep()
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)

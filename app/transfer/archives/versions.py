@@ -1,0 +1,49 @@
+"""Reading the history of an export: versions in their order, each with a content that is there."""
+
+from collections.abc import Mapping
+
+from app.contract.errors import InvalidRequest
+from app.transfer.archives.manifest import OPERATION_CODES, VersionOfExport, read_actor, read_version
+from app.transfer.archives.spool import Spooled
+from app.transfer.plan import NewVersion, Rejection
+from app.transfer.times import micros, micros_or_none
+
+
+def read_history(data: bytes, contents: Mapping[bytes, Spooled]) -> tuple[list[NewVersion], list[Rejection]]:
+    """The versions of `versions.jsonl`, and those whose content is not among `contents`.
+
+    Raises:
+        InvalidRequest: a line can't be used, or the numbers do not rise.
+
+    """
+    versions, refused, last = [], [], 0
+    for number, line in enumerate(data.splitlines(), 1):
+        version = read_version(line, number)
+        if version.seq <= last:
+            raise InvalidRequest(f"versions.jsonl, line {number:,}: seq is {version.seq}, after {last}")
+        last = version.seq
+        content = None if version.sha256 is None else contents.get(bytes.fromhex(version.sha256))
+        if version.sha256 is not None and (content is None or content.size != version.size):
+            refused.append(Rejection(version.path or "", f"the content of version {version.version_id} is not there"))
+            continue
+        versions.append(as_new(version, content))
+    return versions, refused
+
+
+def as_new(version: VersionOfExport, content: Spooled | None) -> NewVersion:
+    """A version of an export as it is going to be written."""
+    actor_type, actor_id = read_actor(version.created_by, "created_by")
+    redacted_by_type, redacted_by_id = read_actor(version.redacted_by, "redacted_by")
+    return NewVersion(
+        origin=version.memory_id,
+        origin_version=version.version_id,
+        operation=OPERATION_CODES[version.operation],
+        path=version.path,
+        content=content,
+        created_at=micros(version.created_at),
+        actor_type=actor_type,
+        actor_id=actor_id,
+        redacted_at=micros_or_none(version.redacted_at),
+        redacted_by_type=redacted_by_type,
+        redacted_by_id=redacted_by_id,
+    )
