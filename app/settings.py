@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.storage.options import StorageOptions
+
 _PREFIX = "MEMSTORE_"
 _MOST = 10**15
 """Far beyond use, and inside what both databases count with."""
@@ -190,3 +192,18 @@ def load() -> Settings:
             shown = "" if name in _CONFIDENTIAL else f" (it is {problem['input']!r})"
             lines.append(f"{name}: {message}{shown}")
         raise BadSettings("\n".join(lines)) from None
+
+
+def storage_options(settings: Settings) -> StorageOptions:
+    """The part of the settings that the storage is made from."""
+    return StorageOptions(
+        database_url=settings.database_url,
+        blob_url=settings.blob_url,
+        s3_endpoint_url=settings.s3_endpoint_url,
+        cache_bytes=settings.cache_bytes,
+        pool_size=settings.database_pool_size,
+        retention_days=settings.version_retention_days,
+        keep_recent_versions=settings.keep_recent_versions,
+        sweep_interval_seconds=settings.sweep_interval_seconds,
+        orphan_grace_seconds=settings.orphan_grace_seconds,
+    )

@@ -9,17 +9,14 @@ to be erased, since removing a line breaks the chain.
 
 import json
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 from app.audit import chain
 from app.contract import clock
 from app.contract.actors import Caller
+from app.contract.calls import REQUEST_ID
 from app.storage.rows.database import Transaction
 from app.storage.rows.statements import Batch, Statement
-
-REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The ID of the request that is being answered, set by the HTTP layer."""
 
 Detail = Mapping[str, str | int | bool | None]
 

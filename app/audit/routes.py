@@ -10,8 +10,8 @@ from app.contract import clock
 from app.contract.actors import Caller
 from app.http.documents import CallerParameter, Query, answers
 from app.http.pages import Page
+from app.http.replies import Stream
 from app.http.services import service
-from app.server.binding import Stream
 
 router = APIRouter(prefix="/v1/audit", tags=["audit log"])
 

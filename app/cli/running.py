@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from app.server.application import storage_options
-from app.settings import BadSettings, Settings, load
+from app.settings import BadSettings, Settings, load, storage_options
 from app.storage.rows import migrations
 from app.storage.rows.database import Database
 from app.storage.storage import Storage, make_database

@@ -39,3 +39,13 @@ def microseconds(moment: datetime) -> int:
 def microseconds_or_none(moment: datetime | None) -> int | None:
     """The same, where no time may be given."""
     return None if moment is None else microseconds(moment)
+
+
+def micros(moment: str) -> int:
+    """Microseconds since 1970 of an RFC 3339 time that was checked."""
+    return microseconds(datetime.fromisoformat(moment))
+
+
+def micros_or_none(moment: str | None) -> int | None:
+    """Microseconds since 1970 of an RFC 3339 time that was checked, where the time may not have come."""
+    return None if moment is None else micros(moment)

@@ -10,9 +10,9 @@ from app.erasure.job import Finding, Job, Search
 from app.storage.contents.blobs import BlobStore
 from app.storage.contents.collector import Collector
 from app.storage.contents.object_versions import ObjectVersion, VersionsOutOfReach
-from app.storage.contents.orphans import Orphans
 from app.storage.rows.database import Database
 from app.storage.upkeep.installation import SharedBlobStore
+from app.storage.upkeep.orphans import Orphans
 
 _CLAIM_SECONDS = 150.0
 """Longer than another process's claim on a condemned content lasts."""

@@ -9,8 +9,8 @@ from app.feed.service import Feed
 from app.feed.snapshots import Snapshots
 from app.http.access import open_to_sessions
 from app.http.documents import CallerParameter, Omittable, Query, StoreId, answers
+from app.http.replies import Stream
 from app.http.services import service
-from app.server.binding import Stream
 
 router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}", tags=["changes"])
 

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Response
 from app.http.access import open_to_sessions
 from app.http.documents import Body, CallerParameter, MemoryId, Query, RetryCount, StoreId, answers, ignoring, is_retry
 from app.http.pages import Page
+from app.http.replies import Reply
 from app.http.services import service
 from app.memories import wire
 from app.memories.moves import Moves
 from app.memories.service import Listing, Memories
-from app.server.binding import Reply
 
 router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}/memories", tags=["memories"])
 

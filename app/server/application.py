@@ -23,6 +23,7 @@ from app.contract import ids
 from app.contract.errors import MethodNotAllowed
 from app.environments import routes as environment_routes
 from app.environments.service import Environments
+from app.erasure.watch import ErasureWatch
 from app.feed import routes as feed_routes
 from app.feed.service import Feed
 from app.feed.snapshots import Snapshots
@@ -47,8 +48,8 @@ from app.server.rate_limits import RateLimits
 from app.sessions import routes as session_routes
 from app.sessions.service import Sessions
 from app.sessions.tokens import SessionTokens
-from app.settings import Settings, load
-from app.storage.storage import Storage, StorageOptions
+from app.settings import Settings, load, storage_options
+from app.storage.storage import Storage
 from app.stores import routes as store_routes
 from app.stores.holds import Holds
 from app.stores.service import Stores
@@ -71,21 +72,6 @@ ROUTERS = (
     history_routes.router,
     transfer_routes.router,
 )
-
-
-def storage_options(settings: Settings) -> StorageOptions:
-    """The part of the settings that the storage is made from."""
-    return StorageOptions(
-        database_url=settings.database_url,
-        blob_url=settings.blob_url,
-        s3_endpoint_url=settings.s3_endpoint_url,
-        cache_bytes=settings.cache_bytes,
-        pool_size=settings.database_pool_size,
-        retention_days=settings.version_retention_days,
-        keep_recent_versions=settings.keep_recent_versions,
-        sweep_interval_seconds=settings.sweep_interval_seconds,
-        orphan_grace_seconds=settings.orphan_grace_seconds,
-    )
 
 
 def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
@@ -140,6 +126,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await storage.open()
+        watch = ErasureWatch(storage.database, storage.cache)
+        await watch.start()
         if settings.bootstrap_api_key is not None:
             await Keys(storage.database).ensure_bootstrap()
         refusals.start()
@@ -148,6 +136,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
         await app.state.services[Feed].close()
         await refusals.stop()
+        await watch.stop()
         await storage.close()
         if app.state.tracing is not None:
             await asyncio.to_thread(app.state.tracing.close)

@@ -7,9 +7,9 @@ same pydantic models, the services by type. A route's function is called with th
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 from urllib.parse import parse_qsl
 
 from fastapi import params as fastapi_params
@@ -31,27 +31,6 @@ _NO_HEADERS: Mapping[bytes, bytes] = {}
 def nothing_at(path: str) -> NotFound:
     """The refusal of a path that no route has."""
     return NotFound(f"there is nothing at {path!r}")
-
-
-class Reply(NamedTuple):
-    """What a route may return instead of a bare body: the body and response headers of its own."""
-
-    body: Any
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """What a route may return to have its body sent piece by piece, as it is made.
-
-    The status is 200 by then, so what can be refused is refused before. `pieces` is closed when the answer ends,
-    however it ends. A stream with a `farewell` goes on until the client leaves or the process ends; the farewell is
-    sent last should the caller lose the right to the route meanwhile.
-    """
-
-    pieces: AsyncGenerator[bytes, None]
-    media_type: str
-    farewell: bytes | None = None
 
 
 @dataclass(slots=True)

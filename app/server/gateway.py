@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from app.audit.log import REQUEST_ID
 from app.audit.refused_requests import Refusals
 from app.contract import ids
 from app.contract.actors import Caller
+from app.contract.calls import REQUEST_ID
 from app.contract.errors import InternalError, MemstoreError
 from app.http import access
 from app.http import headers as header_rules
 from app.http.asgi import Application, Receive, Scope, Send
+from app.http.replies import Reply, Stream
 from app.http.uploads import ClientLeft, Upload, too_large
 from app.keys.service import Authenticator
 from app.server import logs, metrics
-from app.server.binding import BoundRoute, Reply, RouteTable, Stream
+from app.server.binding import BoundRoute, RouteTable
 from app.server.envelope import envelope
 from app.server.rate_limits import RateLimits
 from app.server.streams import Recheck, send_stream

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from app.audit.log import REQUEST_ID
+from app.contract.calls import REQUEST_ID
 from app.settings import Settings
 
 requests_log = logging.getLogger("app.http.requests")

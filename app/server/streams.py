@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from app.contract.errors import MemstoreError, Unavailable, for_log
 from app.http.asgi import Receive, Send
-from app.server.binding import Stream
+from app.http.replies import Stream
 
 _log = logging.getLogger(__name__)
 

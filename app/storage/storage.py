@@ -1,38 +1,22 @@
 """The storage of one process: database, blob store, cache, and what moves and removes content between them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from app.erasure.watch import ErasureWatch
 from app.storage.contents.blobs import BlobStore, open_blob_store
 from app.storage.contents.collector import Collector
 from app.storage.contents.mover import Mover
-from app.storage.contents.orphans import Orphans
 from app.storage.contents.reading import ContentCache, Contents
+from app.storage.options import StorageOptions
 from app.storage.rows.database import Database
 from app.storage.rows.postgres import PostgresDatabase
 from app.storage.rows.sqlite import SqliteDatabase
 from app.storage.upkeep.deleted_stores import Purger
 from app.storage.upkeep.expired_versions import Retention
 from app.storage.upkeep.installation import Ownership
+from app.storage.upkeep.orphans import Orphans
 from app.storage.upkeep.sweeper import Sweeper
-
-
-@dataclass(frozen=True, slots=True)
-class StorageOptions:
-    """Where things are and how long they stay; URLs, bytes, days and seconds as in `app.settings`."""
-
-    database_url: str
-    blob_url: str
-    s3_endpoint_url: str | None
-    cache_bytes: int
-    pool_size: int
-    retention_days: int
-    keep_recent_versions: int
-    sweep_interval_seconds: float
-    orphan_grace_seconds: float
 
 
 def make_database(url: str, pool_size: int) -> Database:
@@ -60,9 +44,8 @@ class Storage:
         options = self._options
         await self.database.open()
         self.blobs: BlobStore = open_blob_store(options.blob_url, options.s3_endpoint_url)
-        cache = ContentCache(options.cache_bytes)
-        self.contents = Contents(self.blobs, cache)
-        self.erasure_watch = ErasureWatch(self.database, cache)
+        self.cache = ContentCache(options.cache_bytes)
+        self.contents = Contents(self.blobs, self.cache)
         self.ownership = Ownership(self.database, self.blobs)
         self.mover = Mover(self.database, self.blobs)
         self.sweeper = Sweeper(
@@ -77,11 +60,9 @@ class Storage:
         if in_background:
             self.mover.start()
             self.sweeper.start()
-            await self.erasure_watch.start()
 
     async def close(self) -> None:
         """Move what is still held to the blob store, then disconnect."""
-        await self.erasure_watch.stop()
         await self.sweeper.stop()
         await self.mover.stop()
         await self.blobs.close()

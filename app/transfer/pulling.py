@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from app.contract import content as contents
 from app.contract import ids
 from app.contract.actors import Caller
+from app.contract.clock import micros
 from app.contract.errors import Overloaded, Unavailable
 from app.storage.rows.database import Database
 from app.transfer import queries
@@ -30,7 +31,6 @@ from app.transfer.archives.versions import as_new
 from app.transfer.importing import Imported, Imports
 from app.transfer.plan import NewMemory, NewVersion, Plan
 from app.transfer.remote import Remote
-from app.transfer.times import micros
 
 _PASSES = 10
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
 from app.http.documents import CallerParameter, Query, StoreId, answers
+from app.http.replies import Stream
 from app.http.services import service
 from app.http.uploads import UploadParameter
-from app.server.binding import Stream
 from app.transfer import wire
 from app.transfer.archives.readers import Bounds, archive_entries
 from app.transfer.archives.spool import Spool

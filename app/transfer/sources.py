@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.contract import paths
+from app.contract.clock import micros
 from app.contract.errors import InvalidRequest
 from app.contract.limits import CONTENT_MAX_BYTES
 from app.transfer.archives import layout
@@ -19,7 +20,6 @@ from app.transfer.archives.readers import DIRECTORY, FILE, Entry
 from app.transfer.archives.spool import Spool, Spooled
 from app.transfer.archives.versions import read_history
 from app.transfer.plan import NewMemory, Plan, Rejection, refuse_clashes
-from app.transfer.times import micros
 
 _OWN_FILES = (layout.HEADER, layout.MANIFEST, layout.VERSIONS)
 _OWN_FILE_BYTES = 256 * 1024 * 1024

@@ -16,7 +16,7 @@ import anthropic
 import httpx2
 import pytest
 
-from app.audit.log import REQUEST_ID
+from app.contract.calls import REQUEST_ID
 from app.contract.errors import NotFound, Unavailable, for_log
 from app.server import logs
 from app.settings import Settings

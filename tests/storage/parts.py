@@ -11,11 +11,12 @@ from app.memories.service import Found, Limits, Listing, Memories
 from app.storage.contents.blobs import BlobStore
 from app.storage.contents.collector import Collector
 from app.storage.contents.mover import Mover, Staged
-from app.storage.contents.orphans import Orphans
-from app.storage.storage import Storage, StorageOptions
+from app.storage.options import StorageOptions
+from app.storage.storage import Storage
 from app.storage.upkeep.deleted_stores import Purger
 from app.storage.upkeep.expired_versions import Retention
 from app.storage.upkeep.fsck import Finding, Fsck
+from app.storage.upkeep.orphans import Orphans
 from app.stores.service import Stores
 from app.versions.service import Versions
 from tests.storage.outside import Outside, digest, outside

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 
 from app.contract.actors import API_KEY, Actor, Caller
 from app.contract.errors import AuthenticationFailed, NotFound, Overloaded, Unavailable
+from app.http.replies import Reply
 from app.keys.service import Authenticator
-from app.server.binding import Reply, RouteTable
+from app.server.binding import RouteTable
 from app.server.gateway import Gateway
 
 MAXIMUM = 100

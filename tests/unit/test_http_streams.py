@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.contract.errors import AuthenticationFailed, MemstoreError, NotFound, Unavailable
+from app.http.replies import Stream
 from app.server import streams
-from app.server.binding import Stream
 
 pytestmark = pytest.mark.anyio
 

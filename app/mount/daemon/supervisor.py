@@ -46,7 +46,7 @@ FIRST_PAUSE_SECONDS = 0.02
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _BOOT = "import sys, importlib; sys.path.insert(0, sys.argv[1]); m, f = sys.argv[2:4]; del sys.argv[:4]; sys.exit(getattr(importlib.import_module(m), f)(sys.argv))"  # noqa: E501
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
 
 
 def lean_command(module: str, function: str, arguments: Sequence[str] = ()) -> list[str]:

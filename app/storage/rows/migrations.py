@@ -21,7 +21,7 @@ class SchemaOutOfDate(Exception):
 
 def _scripts() -> Path:
     """The migrations: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[2]
     beside = package.parent / "alembic"
     return beside if (beside / "env.py").exists() else package / "_alembic"
 

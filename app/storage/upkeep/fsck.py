@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from app.contract import ids
 from app.storage.contents.blobs import BlobInfo, BlobStore
 from app.storage.contents.collector import LOCK_STORE, Collector
-from app.storage.contents.orphans import Orphans
 from app.storage.rows.database import Database, Row, Transaction
 from app.storage.rows.statements import Statement
 from app.storage.upkeep.installation import SharedBlobStore
+from app.storage.upkeep.orphans import Orphans
 
 _BATCH = 500
 _SECOND_LOOK_SECONDS = 0.5

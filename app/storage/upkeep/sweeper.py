@@ -14,7 +14,6 @@ from app.contract import clock
 from app.contract.errors import Unavailable
 from app.storage.contents.collector import Collector
 from app.storage.contents.mover import Mover
-from app.storage.contents.orphans import Orphans
 from app.storage.metrics import STAGED, STAGED_AGE, SWEEP_SECONDS, SWEEPS, SWEPT_AT
 from app.storage.rows.database import Database
 from app.storage.rows.leases import Lease
@@ -22,6 +21,7 @@ from app.storage.rows.statements import Statement
 from app.storage.upkeep.deleted_stores import Purger
 from app.storage.upkeep.expired_versions import Retention
 from app.storage.upkeep.installation import SharedBlobStore
+from app.storage.upkeep.orphans import Orphans
 
 _log = logging.getLogger(__name__)
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
+from app.contract.clock import micros, micros_or_none
 from app.contract.errors import InvalidRequest
 from app.transfer.archives.manifest import OPERATION_CODES, VersionOfExport, read_actor, read_version
 from app.transfer.archives.spool import Spooled
 from app.transfer.plan import NewVersion, Rejection
-from app.transfer.times import micros, micros_or_none
 
 
 def read_history(data: bytes, contents: Mapping[bytes, Spooled]) -> tuple[list[NewVersion], list[Rejection]]:
