@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -54,6 +56,11 @@ def differences(url: str) -> list[Any]:
 def test_the_migrated_schema_is_the_one_the_tables_describe(database_url: str) -> None:
     migrations.upgrade(database_url)
     assert differences(database_url) == []
+
+
+def test_the_newest_revision_is_told_by_the_files_names_as_alembic_tells_it() -> None:
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parents[3] / "alembic"))
+    assert migrations.head_revision() == scripts.get_current_head()
 
 
 def test_the_comparison_sees_a_difference(database_url: str) -> None:

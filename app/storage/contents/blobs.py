@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
@@ -15,10 +15,11 @@ from fsspec.asyn import AsyncFileSystem
 
 from app.contract.errors import Unavailable
 from app.storage.contents.local_files import DurableLocalFileSystem
-from app.storage.contents.object_versions import ObjectVersions
-from app.storage.contents.s3_files import open_s3
 from app.storage.metrics import BLOB_STORE_FAILURES, BLOB_STORE_SECONDS
 from app.storage.rows.timing import timed
+
+if TYPE_CHECKING:
+    from app.storage.contents.object_versions import ObjectVersions
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class BlobStore:
     Every method raises `BlobStoreUnavailable` when the store does not answer; a missing blob is a value.
     """
 
-    object_versions: ObjectVersions | None = None
+    object_versions: "ObjectVersions | None" = None
     """Where the store may keep old versions of its objects: on S3."""
 
     def __init__(self, filesystem: Any, root: str) -> None:
@@ -242,6 +243,10 @@ def open_blob_store(url: str, s3_endpoint_url: str | None) -> BlobStore:
     if parts.scheme == "file":
         return BlobStore(DurableLocalFileSystem(parts.path), parts.path)
     if parts.scheme == "s3":
+        # boto3 takes as long to import as everything else together; on a disk no command needs it.
+        from app.storage.contents.object_versions import ObjectVersions
+        from app.storage.contents.s3_files import open_s3
+
         blobs = BlobStore(open_s3(s3_endpoint_url), f"{parts.netloc}{parts.path}")
         blobs.object_versions = ObjectVersions(parts.netloc, parts.path.strip("/"), s3_endpoint_url)
         return blobs

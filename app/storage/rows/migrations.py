@@ -1,18 +1,21 @@
 """The schema's revision: bringing it up to date, and telling whether it is."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
 from sqlalchemy.engine import make_url
 
 from app.contract.errors import MemstoreError
 from app.storage.rows.database import Database
 from app.storage.rows.statements import Statement
 
-_REVISION = Statement("SELECT version_num FROM alembic_version")
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_SELECT_REVISION = "SELECT version_num FROM alembic_version"
+_REVISION = Statement(_SELECT_REVISION)
 
 
 class SchemaOutOfDate(Exception):
@@ -26,7 +29,9 @@ def _scripts() -> Path:
     return beside if (beside / "env.py").exists() else package / "_alembic"
 
 
-def _config(database_url: str) -> Config:
+def _config(database_url: str) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
     config.attributes["database_url"] = database_url
@@ -41,7 +46,13 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite" and url.database:
+        # Alembic takes longer to import than most commands take to run, and there is seldom something to do.
+        if revision == "head" and _embedded_revision(Path(url.database)) == head_revision():
+            return
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    from alembic import command
+    from alembic.util.exc import CommandError
+
     try:
         command.upgrade(_config(database_url), revision)
     except CommandError as error:
@@ -52,14 +63,24 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 
 def downgrade(database_url: str, revision: str) -> None:
     """Take the schema back to a revision; `base` is an empty database."""
+    from alembic import command
+
     command.downgrade(_config(database_url), revision)
 
 
+def _embedded_revision(file: Path) -> str | None:
+    """The revision of an SQLite database; `None` if that can't be told by reading, as of one that is not there."""
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute(_SELECT_REVISION).fetchone()
+    except sqlite3.Error:
+        return None
+    return row[0] if row else None
+
+
 def head_revision() -> str:
-    """The revision this program needs."""
-    head = ScriptDirectory.from_config(_config("")).get_current_head()
-    assert head is not None
-    return head
+    """The revision this program needs: the number that the last migration's file name begins with."""
+    return max(file.name for file in (_scripts() / "versions").glob("[0-9]*.py")).partition("_")[0]
 
 
 async def require_current(database: Database) -> None:
