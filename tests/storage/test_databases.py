@@ -1,6 +1,8 @@
 """What the services rely on of both databases: whole transactions, in order, with clear errors."""
 
 import asyncio
+import errno
+import sqlite3
 from collections.abc import Awaitable
 
 import pytest
@@ -62,6 +64,43 @@ async def test_a_statement_the_database_refuses_fails_its_own_transaction_only(p
     )
     assert [result is None for result in results] == [True, False, True]
     assert parts.outside.rows.count("leases") == 3
+
+
+CONNECTION = Statement("SELECT pg_backend_pid() AS number")
+
+
+@pytest.mark.parametrize("own", [OSError(errno.ENOSPC, "the caller's disk is full"), TimeoutError("the caller's own")])
+async def test_an_error_of_the_callers_own_is_not_told_as_one_of_the_database(
+    parts: Parts, backend: Backend, own: Exception
+) -> None:
+    database = parts.storage.database
+
+    async def connection() -> object:
+        row = None if backend.name == SQLITE_DISK else await database.fetch_one(CONNECTION, {})
+        return row and row["number"]
+
+    async def work(transaction: Transaction) -> None:
+        await transaction.execute(INSERT, {"name": "refused", "holder": "test"})
+        raise own
+
+    before = await connection()
+    with pytest.raises(type(own)) as in_transaction:
+        await database.transact(work)
+    assert in_transaction.value is own
+    with pytest.raises(type(own)) as in_snapshot:
+        async with database.snapshot() as reader:
+            assert await reader.fetch_one(READ, {"name": "refused"}) is None
+            raise own
+    assert in_snapshot.value is own
+    assert await connection() == before, "the connection was ended"
+
+
+async def test_a_file_of_the_callers_that_fails_in_a_snapshot_is_not_the_database(parts: Parts) -> None:
+    own = sqlite3.OperationalError("database or disk is full")
+    with pytest.raises(sqlite3.OperationalError):
+        async with parts.storage.database.snapshot() as reader:
+            await reader.fetch_all(READ, {"name": "x"})
+            raise own
 
 
 async def test_transactions_on_one_row_follow_each_other(parts: Parts) -> None:

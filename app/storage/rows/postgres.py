@@ -1,8 +1,8 @@
 """PostgreSQL through asyncpg: a pool, prepared statements that stay cached, transactions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 
 from app.contract.errors import Overloaded, Unavailable
 from app.storage.metrics import DATABASE_FAILURES, DATABASE_SECONDS
-from app.storage.rows.database import Reader, Row, Transaction, Work, tell_nobody
+from app.storage.rows.database import Reader, Row, Work, tell_nobody
 from app.storage.rows.leftovers import Scrubbed, kept_elsewhere, scrub_postgres
 from app.storage.rows.postgres_batches import GroupCommit
 from app.storage.rows.postgres_pool import PoolTimeout, PostgresPool
@@ -69,28 +69,76 @@ class _StoreGates:
                 del self._users[store_id], self._gates[store_id]
 
 
+class _CallersError(Exception):
+    """Carries an error of the caller's own code past the handlers of the driver's errors, which may be of its kind."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def _apart_from_the_callers() -> Iterator[None]:
+    """Around everything that handles the driver's errors: what the caller's own code raised comes out as it is."""
+    error = None
+    try:
+        yield
+    except _CallersError as carried:
+        error = carried.error
+    if error is not None:
+        raise error
+
+
 class _Transaction:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._failure: BaseException | None = None
+
+    @contextmanager
+    def body(self) -> Iterator[None]:
+        """Around the caller's code: a full disk of the caller's is no fault of the database."""
+        try:
+            yield
+        except Exception as error:
+            if error is self._failure:
+                raise
+            raise _CallersError(error) from error
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Around a call of the driver."""
+        try:
+            yield
+        except BaseException as error:
+            self._failure = error
+            raise
 
     async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
         compiled = statement.postgresql
-        row: Row | None = await self._connection.fetchrow(compiled.sql, *compiled.arguments(parameters))
-        return row
+        arguments = compiled.arguments(parameters)
+        with self._call():
+            row: Row | None = await self._connection.fetchrow(compiled.sql, *arguments)
+            return row
 
     async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
         compiled = statement.postgresql
-        rows: Sequence[Row] = await self._connection.fetch(compiled.sql, *compiled.arguments(parameters))
-        return rows
+        arguments = compiled.arguments(parameters)
+        with self._call():
+            rows: Sequence[Row] = await self._connection.fetch(compiled.sql, *arguments)
+            return rows
 
     async def execute(self, statement: Statement | Batch, parameters: Parameters) -> int:
         compiled = statement.postgresql
-        status: str = await self._connection.execute(compiled.sql, *compiled.arguments(parameters))
-        return int(status.rpartition(" ")[2])
+        arguments = compiled.arguments(parameters)
+        with self._call():
+            status: str = await self._connection.execute(compiled.sql, *arguments)
+            return int(status.rpartition(" ")[2])
 
     async def execute_many(self, statement: Statement, rows: Sequence[Parameters]) -> None:
         compiled = statement.postgresql
-        await self._connection.executemany(compiled.sql, list(map(compiled.arguments, rows)))
+        arguments = list(map(compiled.arguments, rows))
+        with self._call():
+            await self._connection.executemany(compiled.sql, arguments)
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
@@ -170,11 +218,14 @@ class PostgresDatabase:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Reader]:
-        async with (
-            self._connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            yield _Transaction(connection)
+        with _apart_from_the_callers():
+            async with (
+                self._connection() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                reader = _Transaction(connection)
+                with reader.body():
+                    yield reader
 
     async def scrub(self, tables: Sequence[str]) -> tuple[list[Scrubbed], list[str]]:
         try:
@@ -211,9 +262,11 @@ class PostgresDatabase:
         async with self._gates(store_id):
             for attempt in range(_ATTEMPTS):
                 try:
-                    async with self._connection() as connection, connection.transaction():
-                        transaction: Transaction = _Transaction(connection)
-                        result = await work(transaction)
+                    with _apart_from_the_callers():
+                        async with self._connection() as connection, connection.transaction():
+                            transaction = _Transaction(connection)
+                            with transaction.body():
+                                result = await work(transaction)
                     if store_id is not None:
                         self.on_commit(store_id)
                     return result

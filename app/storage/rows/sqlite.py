@@ -85,6 +85,27 @@ class _Transaction:
         self._connection.executemany(compiled.sql, map(compiled.json_arguments, rows))
 
 
+class _Snapshot:
+    """Reads of one moment. Errors of SQLite's are translated here: the caller may have other files that fail."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
+        rows = await self.fetch_all(statement, parameters)
+        return rows[0] if rows else None
+
+    async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        compiled = statement.sqlite
+        try:
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN")
+            rows = self._connection.execute(compiled.sql, compiled.json_arguments(parameters)).fetchall()
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+        return cast("Sequence[Row]", rows)
+
+
 @dataclass(slots=True)
 class _Job:
     work: Work[Any]
@@ -240,12 +261,12 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Reader]:
-        connection = connect(self._path)
         try:
-            connection.execute("BEGIN")
-            yield _Transaction(connection)
+            connection = connect(self._path)
         except sqlite3.Error as error:
             raise _translate(error) from error
+        try:
+            yield _Snapshot(connection)
         finally:
             connection.close()
 
