@@ -69,6 +69,12 @@ async def test_a_statement_the_database_refuses_fails_its_own_transaction_only(p
 CONNECTION = Statement("SELECT pg_backend_pid() AS number")
 
 
+async def fail_in_a_snapshot(parts: Parts, error: Exception) -> None:
+    async with parts.storage.database.snapshot() as reader:
+        assert await reader.fetch_one(READ, {"name": "refused"}) is None
+        raise error
+
+
 @pytest.mark.parametrize("own", [OSError(errno.ENOSPC, "the caller's disk is full"), TimeoutError("the caller's own")])
 async def test_an_error_of_the_callers_own_is_not_told_as_one_of_the_database(
     parts: Parts, backend: Backend, own: Exception
@@ -88,9 +94,7 @@ async def test_an_error_of_the_callers_own_is_not_told_as_one_of_the_database(
         await database.transact(work)
     assert in_transaction.value is own
     with pytest.raises(type(own)) as in_snapshot:
-        async with database.snapshot() as reader:
-            assert await reader.fetch_one(READ, {"name": "refused"}) is None
-            raise own
+        await fail_in_a_snapshot(parts, own)
     assert in_snapshot.value is own
     assert await connection() == before, "the connection was ended"
 
@@ -98,9 +102,7 @@ async def test_an_error_of_the_callers_own_is_not_told_as_one_of_the_database(
 async def test_a_file_of_the_callers_that_fails_in_a_snapshot_is_not_the_database(parts: Parts) -> None:
     own = sqlite3.OperationalError("database or disk is full")
     with pytest.raises(sqlite3.OperationalError):
-        async with parts.storage.database.snapshot() as reader:
-            await reader.fetch_all(READ, {"name": "x"})
-            raise own
+        await fail_in_a_snapshot(parts, own)
 
 
 async def test_transactions_on_one_row_follow_each_other(parts: Parts) -> None:
