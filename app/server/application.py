@@ -155,6 +155,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.draining = draining
     app.state.tracing = None
     app.state.refusals = refusals
+    app.state.condition = health.Condition(storage)
     app.state.services = _services(settings, storage)
     app.add_exception_handler(HTTPException, _refuse)
     app.include_router(health.router)

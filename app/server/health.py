@@ -1,15 +1,19 @@
-"""Routes for operators: is the process alive, can it work, what has it done."""
+"""Routes for operators: is the process alive, can it work, what has it done.
+
+They ask for no key, so what they cost is bounded: who hammers gets an answer that is up to a quarter second old.
+"""
 
 import asyncio
-import contextlib
-from typing import Any, Literal
+from collections.abc import Awaitable
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from app.contract.errors import MemstoreError, Unavailable
+from app.contract.errors import MemstoreError
 from app.server import metrics
+from app.server.remembered import Remembered
 from app.storage.storage import Storage
 from app.storage.upkeep.installation import SharedBlobStore
 from app.storage.upkeep.sweeper import measure_stage
@@ -17,6 +21,7 @@ from app.storage.upkeep.sweeper import measure_stage
 router = APIRouter(tags=["operation"])
 
 _SECONDS = 5.0
+_PER_SECOND, _AT_ONCE = 4, 20
 
 
 class Alive(TypedDict):
@@ -39,7 +44,30 @@ async def healthz() -> Alive:
     return {"status": "ok"}
 
 
-async def _state(check: Any) -> str:
+class Condition:
+    """How the parts of a service are, found out as often as is bearable."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.ready = Remembered(self._ready, per_second=_PER_SECOND, at_once=_AT_ONCE)
+        """What `/readyz` answers."""
+        self.metrics = Remembered(self._metrics, per_second=_PER_SECOND, at_once=_AT_ONCE)
+        """The document of `/metrics`."""
+
+    async def _ready(self) -> Ready:
+        database, blob_store = await asyncio.gather(
+            _state(measure_stage(self._storage.database)), _state(self._storage.ownership.check())
+        )
+        both = database == blob_store == "ok"
+        return {"status": "ok" if both else "unavailable", "database": database, "blob_store": blob_store}
+
+    async def _metrics(self) -> bytes:
+        # Without the database the rest is still worth showing, above all then.
+        await _state(measure_stage(self._storage.database))
+        return metrics.document()
+
+
+async def _state(check: Awaitable[None]) -> str:
     try:
         await asyncio.wait_for(check, _SECONDS)
     except TimeoutError:
@@ -54,20 +82,13 @@ async def _state(check: Any) -> str:
 @router.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
 async def readyz(request: Request) -> Response:
     """Ready: database and blob store answer."""
-    storage: Storage = request.app.state.storage
-    database, blob_store = await asyncio.gather(
-        _state(measure_stage(storage.database)), _state(storage.ownership.check())
-    )
-    ready = database == blob_store == "ok"
-    body: Ready = {"status": "ok" if ready else "unavailable", "database": database, "blob_store": blob_store}
-    return JSONResponse(body, 200 if ready else 503)
+    condition: Condition = request.app.state.condition
+    ready = await condition.ready()
+    return JSONResponse(ready, 200 if ready["status"] == "ok" else 503)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def prometheus(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
-    storage: Storage = request.app.state.storage
-    # Without the database the rest is still worth showing, above all then.
-    with contextlib.suppress(Unavailable):
-        await measure_stage(storage.database)
-    return Response(metrics.document(), media_type="text/plain; version=0.0.4")
+    condition: Condition = request.app.state.condition
+    return Response(await condition.metrics(), media_type="text/plain; version=0.0.4")

@@ -313,7 +313,7 @@ def test_a_client_that_leaves_is_not_listened_for_any_more(http: httpx2.Client, 
     before = open_streams()
     with events(http, store.id) as stream:
         stream.next(with_comments=True)
-        assert open_streams() == before + 1
+        until(lambda: open_streams() == before + 1, "the stream is open")
     until(lambda: open_streams() <= before, "the stream is closed at the server, too")
 
 

@@ -50,7 +50,7 @@ def assert_an_outage_delays_only_the_move(place: Place, view: Outside) -> None:
             assert http.get("/healthz").status_code == 200
             assert view.staged() >= 2
         assert memories.retrieve(moved.id, memory_store_id=store.id).content == "moved"
-        assert http.get("/readyz").status_code == 200
+        until(lambda: http.get("/readyz").status_code == 200, "the service is ready again")
         view.rows.execute("UPDATE staged_contents SET staged_at = 0")  # old enough for the sweeper
         view.wait_until_moved()
         assert view.blobs_of(store.id) == {digest("moved"), digest("staged"), digest("staged again")}

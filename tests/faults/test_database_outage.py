@@ -32,10 +32,10 @@ def test_postgres_killed_under_load_loses_nothing_and_the_service_recovers_by_it
         for end in (mortal_postgres.kill, mortal_postgres.stop):
             end()
             writing.wait_for_trouble()
-            assert state(server) == (200, 503)
+            until(lambda: state(server) == (200, 503), "the service says that it can't work")
             mortal_postgres.start()
             writing.wait_for_acknowledged(10)
-        assert state(server) == (200, 200)
+        until(lambda: state(server) == (200, 200), "the service is ready again")
         for writer in writing.writers:
             writer.stop()
         writing.assert_refusals_are_clear()
@@ -58,10 +58,10 @@ def test_a_database_that_refuses_or_cuts_connections_is_clear_refusals_and_nothi
             writing.wait_for_acknowledged(3)
         database.refuse()
         writing.wait_for_trouble()
-        assert state(server) == (200, 503)
+        until(lambda: state(server) == (200, 503), "the service says that it can't work")
         database.forward()
         writing.wait_for_acknowledged(5)
-        assert state(server) == (200, 200)
+        until(lambda: state(server) == (200, 200), "the service is ready again")
         for writer in writing.writers:
             writer.stop()
         writing.assert_refusals_are_clear()
@@ -167,7 +167,7 @@ def test_sqlite_held_by_another_program_is_waited_for_and_then_a_clear_refusal(
                 # Readers do not wait for writers.
                 read = client.beta.memory_stores.memories.retrieve(memory.id, memory_store_id=store.id)
                 assert read.content == "before"
-                assert state(server) == (200, 200)
+                until(lambda: state(server) == (200, 200), "the service is ready again")
                 (answer,) = refused.result(timeout=60)
             assert answer.status_code == 529
             assert_unavailable([answer])
