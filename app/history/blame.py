@@ -12,9 +12,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from app.contract import lines
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, NotFound
-from app.history import lines, queries
+from app.history import queries
 from app.history.limits import BLAME_MAX_VERSIONS
 from app.storage.contents.reading import ContentGone, with_fresh_rows
 from app.storage.rows.database import Row

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, NotFound
+from app.contract.lines import split
 from app.history import lines, queries
 from app.history.lines import Hunk
 from app.storage.contents.reading import with_fresh_rows
@@ -97,7 +98,7 @@ class Comparing:
 
 
 def _lines(version: FoundVersion | None) -> list[str]:
-    return [] if version is None or version.content is None else lines.split(version.content.decode())
+    return [] if version is None or version.content is None else split(version.content.decode())
 
 
 def _name(side: str, version: FoundVersion | None) -> str:

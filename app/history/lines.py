@@ -1,104 +1,12 @@
-"""Comparing two texts by lines, in a time that stays bounded whatever the texts are.
+"""What it takes to get from one text to another, in hunks of lines, as `diff -u` prints them."""
 
-Lines that are in both texts exactly once anchor the comparison, again between the anchors. What is left between them
-is compared closely where it is small, and counts as replaced as a whole where it is not: comparing two texts of tens
-of thousands of lines that are all alike would otherwise take minutes.
-"""
-
-from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
-_CLOSE_CELLS = 40_000
-"""Lines of one text times lines of the other up to which they are compared closely."""
-_DEEPEST = 32
-"""How often anchors are looked for between anchors."""
+from app.contract.lines import matches
+
 _CONTEXT = 3
 """Equal lines that are shown around a change."""
-
-Match = tuple[int, int, int]
-"""Where equal lines begin in the first and in the second text, from 0, and how many they are."""
-
-
-def split(text: str) -> list[str]:
-    """The lines of a text, each with its line feed; the last one may have none. Nothing else ends a line."""
-    lines = [line + "\n" for line in text.split("\n")]
-    last = lines.pop()[:-1]
-    return [*lines, last] if last else lines
-
-
-def matches(first: Sequence[str], second: Sequence[str]) -> list[Match]:
-    """The equal lines of two texts, in order, neighbours joined."""
-    found: list[Match] = []
-    pieces = [(0, len(first), 0, len(second), 0)]
-    while pieces:
-        low, high, other_low, other_high, depth = pieces.pop()
-        size = min(high - low, other_high - other_low)
-        start = 0
-        while start < size and first[low + start] == second[other_low + start]:
-            start += 1
-        end = 0
-        while end < size - start and first[high - end - 1] == second[other_high - end - 1]:
-            end += 1
-        found += [(low, other_low, start), (high - end, other_high - end, end)]
-        low, high, other_low, other_high = low + start, high - end, other_low + start, other_high - end
-        if low == high or other_low == other_high:
-            continue
-        anchors = _anchors(first, second, low, high, other_low, other_high) if depth < _DEEPEST else []
-        if anchors:
-            at, other_at = low, other_low
-            for anchor, other_anchor in anchors:
-                pieces.append((at, anchor, other_at, other_anchor, depth + 1))
-                found.append((anchor, other_anchor, 1))
-                at, other_at = anchor + 1, other_anchor + 1
-            pieces.append((at, high, other_at, other_high, depth + 1))
-        elif (high - low) * (other_high - other_low) <= _CLOSE_CELLS:
-            blocks = SequenceMatcher(None, first[low:high], second[other_low:other_high], autojunk=False)
-            found += [(low + a, other_low + b, size) for a, b, size in blocks.get_matching_blocks()]
-    return _joined(sorted(match for match in found if match[2]))
-
-
-def _anchors(
-    first: Sequence[str], second: Sequence[str], low: int, high: int, other_low: int, other_high: int
-) -> list[tuple[int, int]]:
-    """Lines that are in both pieces exactly once: the longest series in the same order in both."""
-    counts, other_counts = Counter(first[low:high]), Counter(second[other_low:other_high])
-    places = {second[place]: place for place in range(other_low, other_high)}
-    pairs = [
-        (place, places[first[place]])
-        for place in range(low, high)
-        if counts[first[place]] == 1 and other_counts[first[place]] == 1
-    ]
-    # The longest ascending series of the second numbers, by patience sorting.
-    tops: list[int] = []
-    piles: list[int] = []
-    before: list[int] = []
-    for number, (_, other) in enumerate(pairs):
-        pile = bisect_left(tops, other)
-        before.append(piles[pile - 1] if pile else -1)
-        if pile == len(tops):
-            tops.append(other)
-            piles.append(number)
-        else:
-            tops[pile], piles[pile] = other, number
-    series = []
-    number = piles[-1] if piles else -1
-    while number >= 0:
-        series.append(pairs[number])
-        number = before[number]
-    return series[::-1]
-
-
-def _joined(found: Sequence[Match]) -> list[Match]:
-    joined: list[Match] = []
-    for a, b, size in found:
-        if joined and joined[-1][0] + joined[-1][2] == a and joined[-1][1] + joined[-1][2] == b:
-            joined[-1] = (joined[-1][0], joined[-1][1], joined[-1][2] + size)
-        else:
-            joined.append((a, b, size))
-    return joined
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.contract import ids
+from app.contract.lines import split
 from app.history import lines
 from tests.contract.history_calls import Item, Told, ok
 from tests.contract.shapes import VERSION_KEYS, check_refusal
@@ -144,46 +145,11 @@ TEXTS = st.text(st.sampled_from("abc\n\r\u2028é"), max_size=60)
 def test_patch_makes_the_second_text_of_the_first(
     before: str, after: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    hunks = lines.hunks(lines.split(before), lines.split(after))
+    hunks = lines.hunks(split(before), split(after))
     unified = lines.unified(hunks, "a/text", "b/text")
     assert bool(unified) == (before != after)
     if unified:
         assert patched(tmp_path_factory.mktemp("patch"), before, unified) == after
-
-
-def rebuilt(first: list[str], second: list[str]) -> tuple[int, list[str]]:
-    """How many lines are kept, and the second text put together from matches and the rest of it."""
-    kept, result, at, last = 0, list[str](), 0, 0
-    for a, b, size in lines.matches(first, second):
-        assert a >= last
-        assert b >= at
-        assert first[a : a + size] == second[b : b + size]
-        result += second[at:b] + first[a : a + size]
-        kept, at, last = kept + size, b + size, a + size
-    return kept, result + second[at:]
-
-
-LINES = st.lists(st.sampled_from(["a\n", "b\n", "c\n", "d\n", "e\n", "\n"]), max_size=40)
-
-
-@given(first=LINES, second=LINES)
-def test_matches_are_equal_lines_in_order(first: list[str], second: list[str]) -> None:
-    assert rebuilt(first, second)[1] == second
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "least"),
-    [
-        (["\n"] * 51_200, ["x\n", *["\n"] * 51_198], 51_198),  # nothing to hold on to
-        ([f"{n % 7}\n" for n in range(40_000)], [f"{n % 11}\n" for n in range(40_000)], 1),
-        ([f"{n}\n" for n in range(10_000)], [f"{n}\n" for n in range(10_000) if n % 3], 6_666),
-        ([f"{n}\n" for n in range(10_000)], [f"{n}\n" for n in reversed(range(10_000))], 1),
-    ],
-)
-def test_long_texts_are_compared_too(first: list[str], second: list[str], least: int) -> None:
-    kept, result = rebuilt(first, second)
-    assert result == second
-    assert kept >= least
 
 
 def test_a_large_memory_is_compared_over_the_api(told: Told) -> None:

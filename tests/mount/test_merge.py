@@ -1,6 +1,8 @@
 """Three texts become one and lose nothing, or there is no merge."""
 
+import random
 from collections import Counter
+from difflib import SequenceMatcher
 from itertools import pairwise
 
 import pytest
@@ -104,6 +106,62 @@ def test_edits_with_an_untouched_line_between_them_merge(
     middle = b"untouched\n"
     merged = merge(one[0] + middle + other[0], one[1] + middle + other[0], one[0] + middle + other[1])
     assert merged == one[1] + middle + other[1]
+
+
+def plainly_merged(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+    """A three-way merge as slow and as short as it can be: every base line is kept by both sides, or it is not."""
+    texts = [[line + b"\n" for line in text.split(b"\n")[:-1]] for text in (base, ours, theirs)]
+
+    def kept(side: list[bytes]) -> dict[int, int]:
+        head = next((n for n, pair in enumerate(zip(texts[0], side, strict=False)) if pair[0] != pair[1]), None)
+        if head is None:
+            return {n: n for n in range(min(len(texts[0]), len(side)))}
+        most = min(len(texts[0]), len(side)) - head
+        tail = next((n for n in range(most) if texts[0][-1 - n] != side[-1 - n]), most)
+        ends = len(texts[0]) - tail, len(side) - tail
+        middle = SequenceMatcher(None, texts[0][head : ends[0]], side[head : ends[1]], autojunk=False)
+        found = {n: n for n in range(head)} | {ends[0] + n: ends[1] + n for n in range(tail)}
+        for a, b, size in middle.get_matching_blocks():
+            found |= {head + a + n: head + b + n for n in range(size)}
+        return found
+
+    mine, others = kept(texts[1]), kept(texts[2])
+    places = [(n, mine[n], others[n]) for n in range(len(texts[0])) if n in mine and n in others]
+    merged: list[bytes] = []
+    at = (0, 0, 0)
+    for place in [*places, tuple(map(len, texts))]:
+        was, our, their = (text[start:end] for text, start, end in zip(texts, at, place, strict=True))
+        if our not in (was, their) and their != was:
+            return None
+        merged += their if our == was else our
+        merged += texts[0][place[0] : place[0] + 1]
+        at = (place[0] + 1, place[1] + 1, place[2] + 1)
+    return b"".join(merged)
+
+
+@given(edited())
+def test_small_texts_merge_as_a_plain_merge_would(example: tuple[bytes, bytes, bytes]) -> None:
+    base, ours, theirs = example
+    if not ours.startswith(base) and not theirs.startswith(base):  # appends have a rule of their own
+        assert merge(base, ours, theirs) == plainly_merged(base, ours, theirs)
+
+
+@pytest.mark.timeout(60)  # the comparison of these took 155 s and more
+@pytest.mark.parametrize("kinds", [2, 30, 5_000])
+def test_no_text_makes_a_merge_take_long(kinds: int) -> None:
+    def text(seed: int) -> bytes:
+        choice = random.Random(seed)
+        return b"".join(b"%d\n" % choice.randrange(kinds) for _ in range(60_000))[:102_400]
+
+    assert merge(text(1), text(2), text(3)) is None
+
+
+def test_every_second_of_thousands_of_lines_may_change() -> None:
+    base = [b"line %d\n" % number for number in range(4_000)]
+    ours = [b"our " + line if number % 4 == 0 else line for number, line in enumerate(base)]
+    theirs = [b"their " + line if number % 4 == 2 else line for number, line in enumerate(base)]
+    both = [ours[number] if number % 4 == 0 else theirs[number] for number in range(4_000)]
+    assert merge(b"".join(base), b"".join(ours), b"".join(theirs)) == b"".join(both)
 
 
 @pytest.mark.parametrize(

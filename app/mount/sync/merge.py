@@ -4,10 +4,9 @@ Lines end with a line feed, and nothing else does. A merge is clean or there is 
 added is missing from a clean one.
 """
 
-from difflib import SequenceMatcher
+from collections.abc import Sequence
 
-_MAX_COMPARISONS = 2_000_000
-"""Above this many pairs of equal lines, lines that are everywhere are not looked at: it would take seconds."""
+from app.contract.lines import Match, matches, split
 
 
 def merge(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
@@ -23,7 +22,7 @@ def merge(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
     tail = _appended(base, ours)
     if tail is not None:
         return _joined(theirs, tail)
-    merged = _merge_lines(_lines(base), _lines(ours), _lines(theirs))
+    merged = _merge_lines(split(base), split(ours), split(theirs))
     if merged is not None:
         return merged
     tail = _appended(base, theirs)
@@ -46,16 +45,11 @@ def _joined(text: bytes, tail: bytes) -> bytes:
     return text + b"\n" + tail if needs_end else text + tail
 
 
-def _lines(text: bytes) -> list[bytes]:
-    parts = text.split(b"\n")
-    lines = [part + b"\n" for part in parts[:-1]]
-    return [*lines, parts[-1]] if parts[-1] else lines
-
-
 def _merge_lines(base: list[bytes], ours: list[bytes], theirs: list[bytes]) -> bytes | None:
     merged: list[bytes] = []
     at_base = at_ours = at_theirs = 0
-    for base_start, ours_start, theirs_start, length in _unchanged(base, ours, theirs):
+    ends = (len(base), len(ours), len(theirs), 0)
+    for base_start, ours_start, theirs_start, length in [*_unchanged(matches(base, ours), matches(base, theirs)), ends]:
         was = base[at_base:base_start]
         mine = ours[at_ours:ours_start]
         other = theirs[at_theirs:theirs_start]
@@ -70,10 +64,9 @@ def _merge_lines(base: list[bytes], ours: list[bytes], theirs: list[bytes]) -> b
     return b"".join(merged)
 
 
-def _unchanged(base: list[bytes], ours: list[bytes], theirs: list[bytes]) -> list[tuple[int, int, int, int]]:
-    """Runs of base lines that both sides kept: starts in base, ours and theirs, and length; then the three ends."""
+def _unchanged(mine: Sequence[Match], others: Sequence[Match]) -> list[tuple[int, int, int, int]]:
+    """Runs of base lines that both sides kept: starts in base, ours and theirs, and length."""
     regions = []
-    mine, others = _matches(base, ours), _matches(base, theirs)
     i = j = 0
     while i < len(mine) and j < len(others):
         base_mine, at_mine, length_mine = mine[i]
@@ -86,28 +79,4 @@ def _unchanged(base: list[bytes], ours: list[bytes], theirs: list[bytes]) -> lis
             i += 1
         else:
             j += 1
-    return [*regions, (len(base), len(ours), len(theirs), 0)]
-
-
-def _matches(base: list[bytes], other: list[bytes]) -> list[tuple[int, int, int]]:
-    """Runs of equal lines, ascending on both sides: start in base, start in other, length."""
-    most = min(len(base), len(other))
-    head = 0
-    while head < most and base[head] == other[head]:
-        head += 1
-    tail = 0
-    while tail < most - head and base[-1 - tail] == other[-1 - tail]:
-        tail += 1
-    base_middle, other_middle = base[head : len(base) - tail], other[head : len(other) - tail]
-    runs = [(0, 0, head)]
-    matcher = SequenceMatcher(None, base_middle, other_middle, autojunk=_is_repetitive(base_middle, other_middle))
-    runs += [(head + match.a, head + match.b, match.size) for match in matcher.get_matching_blocks()]
-    runs.append((len(base) - tail, len(other) - tail, tail))
-    return [run for run in runs if run[2]]
-
-
-def _is_repetitive(one: list[bytes], other: list[bytes]) -> bool:
-    counts: dict[bytes, int] = {}
-    for line in one:
-        counts[line] = counts.get(line, 0) + 1
-    return sum(counts.get(line, 0) for line in other) > _MAX_COMPARISONS
+    return regions
