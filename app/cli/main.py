@@ -1,92 +1,108 @@
 """The `memstore` command."""
 
 import sys
-from collections.abc import Iterator, MutableMapping
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from app import __version__
 
-_HOMES = {
-    "serve": "app.cli.serve:serve",
-    "fsck": "app.cli.fsck:check",
-    "sweep": "app.cli.fsck:sweep",
-    "migrate": "app.cli.migrate:migrate",
-    "doctor": "app.cli.doctor:doctor",
-    "keys": "app.cli.keys:app",
-    "forget": "app.cli.forget:app",
-    "sessions": "app.cli.sessions:app",
-    "log": "app.cli.history:log",
-    "diff": "app.cli.history:diff",
-    "show": "app.cli.history:show",
-    "blame": "app.cli.history:blame",
-    "restore": "app.cli.history:restore",
-    "audit": "app.cli.audit:app",
-    "hold": "app.cli.hold:hold",
-    "export": "app.cli.transfer:export",
-    "import": "app.cli.transfer:import_",
-    "pull": "app.cli.transfer:pull",
-    "backup": "app.cli.backup:backup",
-    "restore-backup": "app.cli.backup:restore_backup",
-    "mount": "app.cli.mount:mount",
-    "unmount": "app.cli.mount:unmount",
-    "flush": "app.cli.mount:flush",
-    "status": "app.cli.mount:status",
-    "run": "app.cli.mount:run",
-    "attach": "app.cli.mount:attach",
+
+class _Home(NamedTuple):
+    """Where a command or a group of commands is, and its line in `memstore --help`."""
+
+    place: str
+    summary: str
+
+
+_START, _STORES, _HISTORY = "Start", "Stores", "History"
+_LAW, _AGENTS, _UPKEEP = "People and the law", "Agents and mounts", "Upkeep"
+
+_HOMES: dict[str, dict[str, _Home]] = {
+    _START: {
+        "serve": _Home("app.cli.serve:serve", "Serve the API."),
+        "migrate": _Home("app.cli.migrate:migrate", "Bring the database to this version's schema."),
+        "doctor": _Home("app.cli.doctor:doctor", "Check what a server or a mount on this host needs."),
+        "keys": _Home("app.cli.keys:app", "Make, list and revoke API keys."),
+    },
+    _STORES: {
+        "show": _Home("app.cli.history:show", "Print a memory's text, or that of a version."),
+        "export": _Home("app.cli.transfer:export", "Copy a store out: archive, directory or Git."),
+        "import": _Home("app.cli.transfer:import_", "Copy an export or any texts in."),
+        "pull": _Home("app.cli.transfer:pull", "Copy a store from another server."),
+    },
+    _HISTORY: {
+        "log": _Home("app.cli.history:log", "Show versions, newest first."),
+        "diff": _Home("app.cli.history:diff", "Show what changed between two versions."),
+        "blame": _Home("app.cli.history:blame", "Show who wrote each line."),
+        "restore": _Home("app.cli.history:restore", "Undo: a memory or a whole store as it was."),
+    },
+    _LAW: {
+        "forget": _Home("app.cli.forget:app", "Erase a person's memories, and prove it."),
+        "hold": _Home("app.cli.hold:hold", "Put a store under legal hold."),
+        "audit": _Home("app.cli.audit:app", "Show, export and verify the audit log."),
+    },
+    _AGENTS: {
+        "sessions": _Home("app.cli.sessions:app", "List sessions, and make session tokens."),
+        "mount": _Home("app.cli.mount:mount", "Open stores as directories."),
+        "run": _Home("app.cli.mount:run", "Run a command that alone sees the stores."),
+        "attach": _Home("app.cli.mount:attach", "Give the stores to a running sandbox."),
+        "status": _Home("app.cli.mount:status", "Say what is mounted, and how it is."),
+        "flush": _Home("app.cli.mount:flush", "Wait until all writes are on the server."),
+        "unmount": _Home("app.cli.mount:unmount", "Save everything and take mounts away."),
+    },
+    _UPKEEP: {
+        "backup": _Home("app.cli.backup:backup", "Write the whole deployment into one file."),
+        "restore-backup": _Home("app.cli.backup:restore_backup", "Restore that into an empty deployment."),
+        "fsck": _Home("app.cli.fsck:check", "Compare the database with the blob store."),
+        "sweep": _Home("app.cli.fsck:sweep", "Do the servers' housekeeping once."),
+    },
 }
-"""Where each command or group of commands is. Its module is imported when it is asked for: a mount needs nothing of
-the server, the server nothing of the mount, and each takes longer to import than some commands take to run."""
+"""The commands as `--help` groups them. A command's module is imported when it is run: a mount needs nothing of the
+server, the server nothing of the mount, and `--help` nothing of either."""
 
 _SETTINGS: dict[str, dict[str, Any]] = {"run": {"allow_interspersed_args": False}}
 """Of `run`, what follows the command's name is the command's."""
 
 
-class _Commands(MutableMapping[str, Any]):
-    """The commands by name, each loaded when it is first asked for."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._loaded:
-            module, _, attribute = _HOMES[name].partition(":")
-            found = getattr(import_module(module), attribute)
-            if not isinstance(found, typer.Typer):
-                single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-                single.command(name, context_settings=_SETTINGS.get(name))(found)
-                found = single
-            self._loaded[name] = typer.main.get_command(found)
-            self._loaded[name].name = name
-        return self._loaded[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._loaded[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_HOMES)
-
-    def __len__(self) -> int:
-        return len(_HOMES)
+def load(name: str) -> Any:
+    """The command or group of a name, its module imported."""
+    place = next(homes[name].place for homes in _HOMES.values() if name in homes)
+    module, _, attribute = place.partition(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        single.command(name, context_settings=_SETTINGS.get(name))(found)
+        found = single
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
 
 
 class _Group(TyperGroup):
+    """Holds a name and a line for each command until one is asked for."""
+
     def __init__(self, **attributes: Any) -> None:
-        super().__init__(**{**attributes, "commands": _Commands()})
+        lines = {
+            name: TyperCommand(name, help=home.summary, rich_help_panel=group)
+            for group, homes in _HOMES.items()
+            for name, home in homes.items()
+        }
+        super().__init__(**{**attributes, "commands": lines})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, line, rest = super().resolve_command(ctx, args)
+        return name, line and load(line.name or ""), rest
 
 
 app = typer.Typer(
     name="memstore",
     cls=_Group,
     help="Memory stores for agents, self-hosted. Settings are MEMSTORE_* variables: see docs/reference/settings.md.",
+    epilog="memstore serve  ·  memstore mount --store ID --root memory  ·  memstore COMMAND --help",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
