@@ -64,6 +64,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet -
 .venv/runtime.stamp: .venv/bin/python requirements.lock pyproject.toml
 	@echo 'Installing Memstore …'
 	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) uninstall --yes memstore # what the distribution was called before
 	@$(PIP) install --no-deps -e .
 	@touch $@
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from app import __version__
+from app import DISTRIBUTION, __version__
 from app.cli import mount_settings
 from app.cli.check_storage import tell_skew
 from app.cli.findings import Findings
@@ -38,9 +38,11 @@ def check_python(findings: Findings) -> None:
     """Python itself, and whether each package we need is there in a version that fits."""
     findings.ok("python", f"memstore {__version__} on Python {platform.python_version()}, {platform.platform()}")
     try:
-        requirements = metadata.requires("memstore") or []
+        requirements = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        findings.warning("packages", "memstore is not installed as a package", "install it: pip install memstore")
+        findings.warning(
+            "packages", f"{DISTRIBUTION} is not installed as a package", "install it: docs/how-to/deploy.md says how"
+        )
         return
     wrong = []
     count = 0

@@ -1,6 +1,7 @@
 """Who a command acts as: the person at the terminal, in the workspace of the thing that is asked for."""
 
-import getpass
+import os
+import pwd
 
 from app.contract.actors import USER, Actor, Caller
 from app.storage.rows.database import Database
@@ -11,8 +12,20 @@ _WORKSPACE_OF_STORE = Statement("SELECT workspace_id FROM memory_stores WHERE id
 
 
 def actor() -> Actor:
-    """The author of what a command writes: `{"type": "user_actor", "user_id": "cli:<name of the system's user>"}`."""
-    return Actor(USER, f"cli:{getpass.getuser()}")
+    """The author of what a command writes: `{"type": "user_actor", "user_id": "cli:<the system's user>"}`."""
+    return Actor(USER, f"cli:{system_user()}")
+
+
+def system_user() -> str:
+    """The name of the user this process runs as; its number where it has no name, as is usual in containers.
+
+    Of the environment nothing is believed: the audit log says who a command was run by, not who somebody claimed to be.
+    """
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name or str(uid)
+    except KeyError:
+        return str(uid)
 
 
 def in_workspace(workspace_id: str) -> Caller:

@@ -1,8 +1,8 @@
 """OpenTelemetry traces, as an option: a span for each request, which continues the caller's own trace.
 
 They are on where OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_TRACES_EXPORTER is set, and
-need `pip install 'memstore[otel]'`. Everything else about them is set by the OTEL_* variables of the specification,
-which OpenTelemetry's SDK reads itself. Where they are off OpenTelemetry's SDK is not imported.
+need `pip install 'memstore-server[otel]'`. Everything else about them is set by the OTEL_* variables of the
+specification, which OpenTelemetry's SDK reads itself. Where they are off OpenTelemetry's SDK is not imported.
 
 A span holds the route's template, IDs and numbers. Paths and query strings, which HTTP's semantic conventions also
 foresee, are left out: they may name memories.
@@ -66,7 +66,7 @@ def wanted() -> bool:
         found = None
     if found is None:
         raise BadSettings(
-            "the OTEL_* variables ask for traces, but what they need is not installed: pip install 'memstore[otel]'"
+            "the OTEL_* variables ask for traces, but what they need is not installed: pip install 'memstore-server[otel]'"
         )
     return True
 

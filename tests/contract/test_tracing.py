@@ -265,7 +265,7 @@ def test_without_the_packages_the_refusal_says_what_to_install(monkeypatch: pyte
 
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setattr(tracing, "find_spec", find_nothing)
-    with pytest.raises(BadSettings, match=r"pip install 'memstore\[otel\]'"):
+    with pytest.raises(BadSettings, match=r"pip install 'memstore-server\[otel\]'"):
         tracing.wanted()
 
 
