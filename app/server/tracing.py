@@ -66,7 +66,8 @@ def wanted() -> bool:
         found = None
     if found is None:
         raise BadSettings(
-            "the OTEL_* variables ask for traces, but what they need is not installed: pip install 'memstore-server[otel]'"
+            "the OTEL_* variables ask for traces, but what they need is not installed: "
+            "pip install 'memstore-server[otel]'"
         )
     return True
 

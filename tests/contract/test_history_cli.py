@@ -1,6 +1,5 @@
 """`memstore log`, `diff`, `show`, `blame`, `restore`: on the server's own settings, while it runs."""
 
-import getpass
 import json
 import os
 import pty
@@ -13,6 +12,7 @@ import pytest
 from anthropic import Anthropic
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
+from app.cli.operator import system_user
 from tests.contract.history_calls import Item, Told, ok
 from tests.contract.shapes import MEMORY_KEYS, VERSION_KEYS
 from tests.support.servers import MEMSTORE, Server
@@ -150,7 +150,7 @@ def test_restore_brings_a_memory_back(server: Server, told: Told) -> None:
     assert told.tree()["/notes/a.md"] == (memory["id"], "one\ntwo\n")
     newest = told.versions(memory)[-1]
     assert newest["operation"] == "created"
-    assert newest["created_by"] == {"type": "user_actor", "user_id": f"cli:{getpass.getuser()}"}
+    assert newest["created_by"] == {"type": "user_actor", "user_id": f"cli:{system_user()}"}
     assert "nothing was done" in printed(server, "restore", store, "notes/a.md", "--version", "@1")
     body = parsed(server, "restore", store, "notes/a.md", "--version", "@3", "--to", "elsewhere.md")
     assert set(body) == MEMORY_KEYS

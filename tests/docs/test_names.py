@@ -20,7 +20,9 @@ def tracked() -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, check=False)
     if listed.returncode == 0:
         return [name for name in listed.stdout.decode().split("\0") if name]
-    return [str(file.relative_to(PROJECT)) for part in ("app", "docs", "scripts") for file in (PROJECT / part).rglob("*")]
+    return [
+        str(file.relative_to(PROJECT)) for part in ("app", "docs", "scripts") for file in (PROJECT / part).rglob("*")
+    ]
 
 
 def test_nothing_tells_anybody_to_install_a_package_of_somebody_else() -> None:
@@ -40,7 +42,11 @@ def test_nothing_tells_anybody_to_install_a_package_of_somebody_else() -> None:
 def test_the_wrong_words_would_be_found() -> None:
     wrong = ("pip install memstore", "pip install -U 'memstore[otel]'", "uv tool install memstore", "pipx run memstore")
     assert all(INSTALLS.search(words) for words in wrong)
-    right = ("pip install 'memstore-server[otel]'", "pip install memstore-server", "pip install dist/memstore_server.whl")
+    right = (
+        "pip install 'memstore-server[otel]'",
+        "pip install memstore-server",
+        "pip install dist/memstore_server.whl",
+    )
     assert not any(INSTALLS.search(words) for words in right)
 
 

@@ -28,7 +28,7 @@ from app.mount.daemon.control import Connection, ControlClient, ControlServer, D
 from app.mount.daemon.groups import Group, log_unsaved
 from app.mount.daemon.mounts import Mounts
 from app.mount.daemon.orders import Order
-from app.mount.daemon.places import Places, make_private
+from app.mount.daemon.places import Places, make_private, private
 from app.mount.daemon.processes import Process
 from app.mount.daemon.secrecy import hide_this_process
 from app.mount.daemon.supervisor import Custody, lean_command
@@ -172,10 +172,10 @@ def connect_or_start(places: Places, *, output: int | None = None) -> ControlCli
         MountError: none can be started.
 
     """
-    make_private(places.run)
+    make_private(places.run, "MEMSTORE_RUN_DIR")
     with contextlib.suppress(NotRunning):
         return connect(places)
-    with open(places.start_lock, "a") as starting:
+    with open(places.start_lock, "a", opener=private) as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         with contextlib.suppress(NotRunning):
             return connect(places)
@@ -213,9 +213,9 @@ def _start(places: Places, output: int | None) -> None:
     lock = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(lock, places)
-        for directory in (places.state, places.cache):
-            make_private(directory)
-        with listen(places.socket) as listener, open(places.log, "ab") as printed:
+        make_private(places.state, "MEMSTORE_STATE_DIR")
+        make_private(places.cache, "MEMSTORE_CACHE_DIR")
+        with listen(places.socket) as listener, open(places.log, "ab", opener=private) as printed:
             worker = [
                 *(sys.executable, "-P", "-m", "app.mount.daemon.daemon"),
                 *("--run", str(places.run), "--state", str(places.state), "--cache", str(places.cache)),

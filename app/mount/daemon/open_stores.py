@@ -19,7 +19,7 @@ from app.client.api import StoreApi
 from app.mount.daemon.account import Account, Attachment, ServerAway, SessionToken, distinct
 from app.mount.daemon.frontends import FrontEnd
 from app.mount.daemon.orders import Order
-from app.mount.daemon.places import Places
+from app.mount.daemon.places import Places, private
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import MountError
@@ -239,7 +239,10 @@ def _settled(directory: Path, *, keep: bool) -> None:
 def _write_attachments(file: Path, items: list[dict[str, Any]]) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = file.with_suffix(f".{threading.get_ident()}")
-    beside.write_text(json.dumps(items))
+    with open(beside, "w", opener=private) as opened:
+        json.dump(items, opened)
+        opened.flush()
+        os.fsync(opened.fileno())  # an empty file would be all that a power cut leaves of it
     os.replace(beside, file)
 
 

@@ -12,6 +12,7 @@ Three, each for one user and closed to all others (0700):
 
 import hashlib
 import os
+import pwd
 import re
 import stat
 from collections.abc import Mapping
@@ -78,7 +79,7 @@ def find(environment: Mapping[str, str], uid: int | None = None) -> Places:
 
     """
     uid = os.geteuid() if uid is None else uid
-    home = Path(environment.get("HOME") or "/")
+    home = Path(environment.get("HOME") or _home_of(uid) or "/")
 
     def choose(own: str, xdg: str, for_root: str, for_others: Path) -> Path:
         if chosen := environment.get(own):
@@ -100,10 +101,20 @@ def find(environment: Mapping[str, str], uid: int | None = None) -> Places:
     return places
 
 
-def make_private(directory: Path) -> Path:
+def _home_of(uid: int) -> str | None:
+    """What the system's list of users says; containers often run a number that is not in it."""
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return None
+
+
+def make_private(directory: Path, setting: str = "") -> Path:
     """Make the directory if it is missing, for its user alone, and return it.
 
     One that is there already keeps its mode: it may serve others as well.
+
+    setting: the variable that names another place, for the refusal.
 
     Raises:
         MountError: it can't be made, or it is a link or somebody else's, or others may write in it.
@@ -113,12 +124,18 @@ def make_private(directory: Path) -> Path:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.lstat()
     except OSError as error:
-        raise MountError(f"the directory {directory} can't be made: {error.strerror or error}") from error
+        elsewhere = f"; let {setting} name one that user {os.geteuid()} may write in" if setting else ""
+        raise MountError(f"the directory {directory} can't be made: {error.strerror or error}{elsewhere}") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise MountError(
             f"{directory} must be a directory of user {os.geteuid()} that nobody else can write in, and no link"
         )
     return directory
+
+
+def private(path: str, flags: int) -> int:
+    """For `open`'s `opener`: a file that is made is for its user alone, whatever the umask says."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def digest(text: str) -> str:
