@@ -17,7 +17,9 @@ from app import DISTRIBUTION, __version__
 from app.cli import mount_settings
 from app.cli.check_storage import tell_skew
 from app.cli.findings import Findings
+from app.cli.kept import HINT, count_of, texts_in
 from app.client.api import authorization
+from app.mount.daemon import places
 from app.mount.sync.errors import MountError
 
 _DEVICE = Path("/dev/fuse")
@@ -125,6 +127,26 @@ def _unshare(flags: int) -> int:
     """The number of the error, 0 if it can be done."""
     command = [sys.executable, "-I", "-S", "-c", _PROBE, str(flags)]
     return subprocess.run(command, check=False, timeout=30).returncode  # noqa: S603 - our own interpreter and code
+
+
+def check_kept(findings: Findings) -> None:
+    """Whether a mount of this host could not save something, which waits for a person."""
+    try:
+        state = places.find(mount_settings.variables()).state
+    except MountError as error:
+        findings.failed("kept texts", str(error), "set it right, or unset it")
+        return
+    found = texts_in(state)
+    if not found:
+        findings.ok("kept texts", f"a mount has kept nothing back in {state}")
+        return
+    stores = len({store_id for store_id, _ in found})
+    oldest = min(kept.at for _, kept in found)[:10]
+    findings.warning(
+        "kept texts",
+        f"{count_of(len(found))} in {state / 'kept'}, of {stores} store{'' if stores == 1 else 's'}, since {oldest}",
+        f"{HINT}, 'memstore kept discard STORE/ID' removes it",
+    )
 
 
 def check_server(findings: Findings) -> None:

@@ -28,6 +28,7 @@ def _check(findings: Findings) -> None:
         asyncio.run(storage())
     check_host.check_fuse(findings)
     check_host.check_namespaces(findings)
+    check_host.check_kept(findings)
     check_host.check_server(findings)
 
 

@@ -52,6 +52,7 @@ _HOMES: dict[str, dict[str, _Home]] = {
         "status": _Home("app.cli.mount:status", "Say what is mounted, and how it is."),
         "flush": _Home("app.cli.mount:flush", "Wait until all writes are on the server."),
         "unmount": _Home("app.cli.mount:unmount", "Save everything and take mounts away."),
+        "kept": _Home("app.cli.kept:app", "List and give back what a mount could not save."),
     },
     _UPKEEP: {
         "backup": _Home("app.cli.backup:backup", "Write the whole deployment into one file."),

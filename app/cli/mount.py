@@ -8,12 +8,15 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from app.cli.kept import HINT, count_of, lines_of, texts_in
+from app.cli.terminal import visible
 
 if TYPE_CHECKING:
     from app.mount.daemon.control import ControlClient
@@ -70,11 +73,12 @@ def mount(
                 typer.echo(f"{entry['path']}  {entry['memory_store_id']}  {_kind(entry)}")
             if not shown["root_read_only"]:
                 typer.echo(f"note: {root} itself is not read-only ({_why_open(shown)})", err=True)
+            _mention_kept(shown, {entry["memory_store_id"] for entry in shown["stores"]})
         if foreground:
             _wait(ended)
             with _running() as client:
                 answer = client.call("unmount", root=str(root), timeout=30.0, force=True)
-            _report_unsaved(answer["unsaved"])
+            _report_unsaved(answer)
 
 
 def unmount(
@@ -86,7 +90,7 @@ def unmount(
     """Save everything and take the stores away. Status 1, with a list, if something could not be saved."""
     with _running() as client:
         answer = client.call("unmount", root=str(_absolute(root)), pid=pid, timeout=timeout, force=force)
-    _report_unsaved(answer["unsaved"])
+    _report_unsaved(answer)
 
 
 def flush(
@@ -98,7 +102,7 @@ def flush(
     """Wait until every write so far is on the server. Status 1, with a list, if one is not."""
     with _running() as client:
         answer = client.call("flush", root=str(_absolute(root)) if root else None, timeout=timeout)
-    _report_unsaved(answer["unsaved"])
+    _report_unsaved(answer)
 
 
 def status(
@@ -109,15 +113,23 @@ def status(
     from app.mount.daemon.control import NotRunning
 
     known: dict[str, Any] = {"pid": None, "supervisor_pid": None, "restarts": 0, "roots": [], "stores": []}
+    known["state_directory"] = str(_places().state)
     try:
         with _connected() as client:
             known = client.call("status", root=str(_absolute(root)) if root else None)
     except NotRunning:
         pass
+    known["kept"] = [
+        {"memory_store_id": store_id, **kept.to_json()} for store_id, kept in texts_in(Path(known["state_directory"]))
+    ]
     if as_json:
         typer.echo(json.dumps(known))
     else:
         typer.echo("\n".join(_lines_of(known)) if known["stores"] else "nothing is mounted")
+        if known["kept"]:
+            typer.echo(f"\n{count_of(len(known['kept']))}; {HINT}:")
+        for kept in known["kept"]:
+            typer.echo("\n".join(lines_of(kept["memory_store_id"], kept)))
     if not known["stores"]:
         raise typer.Exit(1)
 
@@ -159,7 +171,7 @@ def run(
         outside = {name: value for name, value in os.environ.items() if not name.startswith("MEMSTORE_")}
         code = namespaces.run(command, stores, serve, root=str(root), environment=outside)
     with _running() as client:  # another connection: the daemon's worker may have been replaced meanwhile
-        _print_unsaved(client.call("unmount", group=group[0], timeout=30.0)["unsaved"])
+        _print_unsaved(client.call("unmount", group=group[0], timeout=30.0))
     raise typer.Exit(code)
 
 
@@ -264,17 +276,43 @@ def _wait(ended: int) -> None:
         # The connection ended: with the daemon, or with a worker that is replaced.
 
 
-def _report_unsaved(unsaved: list[dict[str, str]]) -> None:
-    _print_unsaved(unsaved)
-    if unsaved:
+def _report_unsaved(answer: dict[str, Any]) -> None:
+    _print_unsaved(answer)
+    if answer["unsaved"]:
         raise typer.Exit(UNSAVED)
 
 
-def _print_unsaved(unsaved: list[dict[str, str]]) -> None:
-    if unsaved:
-        typer.echo("not on the server, but kept; the next mount of the same saves it:", err=True)
-    for item in unsaved:
-        typer.echo(f"  {item['path']}  (store {item['memory_store_id']}, journal in {item['journal']})", err=True)
+_WHERE = {
+    "pending": "not on the server yet; it is in a journal, and the next mount of the same saves it:",
+    "kept": "could not be saved; it is kept on this host until you take or discard it ('memstore kept'):",
+    "file": "could not be saved; the file stays where it is:",
+}
+"""What is said of unsaved paths, by where their text is."""
+
+
+def _print_unsaved(answer: dict[str, Any]) -> None:
+    """Say where each text is that is not on the server, and that others are kept from before."""
+    for where, sentence in _WHERE.items():
+        items = [item for item in answer["unsaved"] if item["where"] == where]
+        if items:
+            typer.echo(sentence, err=True)
+        for item in items:
+            store_id = item["memory_store_id"]
+            more = {
+                "pending": f"store {store_id}, journal in {item['journal']}",
+                "kept": f"{store_id}/{item['kept']}, {item['place']}: {item['reason']}",
+                "file": f"store {store_id}, {item['place']}",
+            }[where]
+            typer.echo(visible(f"  {item['path']}  ({more})"), err=True)
+    _mention_kept(answer, said={item["kept"] for item in answer["unsaved"]})
+
+
+def _mention_kept(answer: dict[str, Any], stores: set[str] | None = None, said: Collection[str] = ()) -> None:
+    """Remind of kept texts. stores: only of these. said: IDs that were told already."""
+    found = texts_in(Path(answer["state_directory"]))
+    number = sum(kept.id not in said and (stores is None or store_id in stores) for store_id, kept in found)
+    if number:
+        typer.echo(f"note: {count_of(number)} on this host: {HINT}", err=True)
 
 
 def _kind(entry: dict[str, Any]) -> str:
@@ -294,7 +332,11 @@ def _lines_of(known: dict[str, Any]) -> Iterator[str]:
         yield f"{entry['path']}  {entry['memory_store_id']}{where}  ({_kind(entry)})"
         connected = "connected" if entry["connected"] else "NOT CONNECTED"
         yield f"  {connected}, feed {entry['feed']}, last sync {entry['last_sync'] or 'never'}"
+        on_disk = {(item["path"], item["reason"]) for item in entry["kept"]}  # told below, with their places
         for name, what in (("pending", "waits for the server"), ("unshowable", "can't be shown: a name is too long")):
-            yield from (f"  {path}: {what}" for path in entry[name])
-        yield from (f"  {item['path']}: refused, {item['reason']}" for item in entry["refused"])
-        yield from (f"  {item['path']}: conflict, ours is {item['conflict_path']}" for item in entry["conflicts"])
+            yield from (visible(f"  {path}: {what}") for path in entry[name])
+        for item in entry["refused"]:
+            if (item["path"], item["reason"]) not in on_disk:
+                yield visible(f"  {item['path']}: refused, {item['reason']}")
+        for item in entry["conflicts"]:
+            yield visible(f"  {item['path']}: conflict, ours is {item['conflict_path']}")

@@ -65,8 +65,9 @@ OUT_OF_REACH: tuple[str, ...] = (
     "backups and snapshots of the database, the blob store and their disks: expire them",
     "freed blocks of disks, until they are overwritten",
     "what clients took before: answers, exports, copies",
-    "mounts: one that runs empties its own when it hears of the deletion; texts that it could not save, and what a "
-    "killed one has left on its host, stay until somebody removes them (docs/mount.md)",
+    "mounts: one that runs empties its own when it hears of the deletion; texts that it could not save stay on its "
+    "host until somebody takes or discards them there ('memstore kept'), and what a killed one has left until it is "
+    "removed (docs/mount.md)",
     "what 'memstore pull' has read and not finished, in pulls/ of the data directory",
     "titles and metadata of sessions, agents and environments: they are not part of memory",
 )

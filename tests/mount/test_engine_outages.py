@@ -258,11 +258,12 @@ def test_what_is_refused_after_the_close_is_kept_and_said(
         (refused,) = one.engine.status()["refused"]
         assert (refused["path"], refused["errno"]) == ("/a.md", errno.EROFS)
         assert "archived" in refused["reason"]
-        assert Path(refused["content"]).read_text() == "too late"
+        assert Path(refused["place"]).read_text() == "too late"
         until(lambda: [change.path for change in one.changes] == ["/a.md"], "the text that counts is told")
         json.dumps(one.engine.status())
     with behind(proxy, remote, tmp_path) as one:
         assert one.engine.status()["refused"] == [refused]
+        assert one.engine.flush(WAIT_SECONDS) == [], "a flush tells what this process could not save"
         assert one.texts() == {"/a.md": "saved"}
     assert remote.texts() == {"/a.md": "saved"}
 

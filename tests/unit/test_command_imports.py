@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-CLIENTS = ("mount", "unmount", "flush", "status", "run", "attach")
+CLIENTS = ("mount", "unmount", "flush", "status", "kept", "run", "attach")
 ADMINISTRATORS = ("keys", "sessions", "hold", "export", "import", "pull", "backup", "restore-backup", "fsck", "migrate")
 HISTORY = ("log", "diff", "show", "blame", "restore", "audit")
 

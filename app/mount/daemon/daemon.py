@@ -59,6 +59,7 @@ class Daemon:
 
     def __init__(self, places: Places, listener: socket.socket, custody: Custody) -> None:
         self._custody = custody
+        self._state_directory = str(places.state)
         self._mounts = Mounts(places, custody, self._look_again)
         self._control = ControlServer(
             listener, places.socket, self._handle, on_fault=log.exception, on_end=self._look_again
@@ -110,10 +111,11 @@ class Daemon:
                 stores = self._mounts.stores_of(Order.from_json(request))
                 return {"stores": [{"directory": store.slug, "read_only": store.read_only} for store in stores]}
             case "unmount":
-                return {"unsaved": self._unmount(request)}
+                return {"unsaved": self._unmount(request), "state_directory": self._state_directory}
             case "flush":
                 root = Path(request["root"]) if request.get("root") else None
-                return {"unsaved": self._mounts.flush(root, request.get("timeout"))}
+                left = self._mounts.flush(root, request.get("timeout"))
+                return {"unsaved": left, "state_directory": self._state_directory}
             case "status":
                 return self._status(Path(request["root"]) if request.get("root") else None)
             case unknown:
@@ -131,7 +133,7 @@ class Daemon:
         group = self._mounts.serve(Order.from_json(request), Path(request["root"]), descriptors, holder)
         return {**self._about(group), "group": group.name}
 
-    def _unmount(self, request: dict[str, Any]) -> list[dict[str, str]]:
+    def _unmount(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         timeout = float(request["timeout"])
         if request.get("pid") is not None:
             return self._mounts.detach(int(request["pid"]), timeout)
@@ -140,7 +142,7 @@ class Daemon:
         return self._mounts.unmount(Path(request["root"]), timeout, force=bool(request.get("force")))
 
     def _about(self, group: Group) -> dict[str, Any]:
-        return {"pid": os.getpid(), **group.status()}
+        return {"pid": os.getpid(), "state_directory": self._state_directory, **group.status()}
 
     def _status(self, root: Path | None) -> dict[str, Any]:
         groups = [group.status() for group in self._mounts.groups(root)]
@@ -148,6 +150,7 @@ class Daemon:
             "pid": os.getpid(),
             "supervisor_pid": os.getppid() if self._custody.supervised else None,
             "restarts": self._custody.lives,
+            "state_directory": self._state_directory,
             "roots": [{name: value for name, value in group.items() if name != "stores"} for group in groups],
             "stores": [store for group in groups for store in group["stores"]],
         }

@@ -48,6 +48,9 @@ class FrontEnd(Protocol):
         timeout: seconds for what is on its way to the engine. Returns the paths that did not get there.
         """
 
+    def left_at(self, path: str) -> Path | None:
+        """Where the file is on disk whose path `flush` or `stop` returned; None: nowhere that lasts."""
+
     def status(self) -> dict[str, Any]:
         """What the front end knows besides the engine, ready for JSON."""
 
@@ -129,6 +132,10 @@ class FuseFrontEnd:
         """What the file system knows; `refused` holds the engine's too."""
         known = self._filesystem.status()
         return {**known, "refused": [*self._engine.status()["refused"], *known["refused"]]}
+
+    def left_at(self, path: str) -> Path | None:
+        """Nowhere: what can't be saved is put among the kept texts at once."""
+        return None
 
     def _settle(self) -> None:
         """Let the closes that programs have returned from arrive: this call is answered after them."""

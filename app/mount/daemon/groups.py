@@ -52,7 +52,7 @@ class Group:
             ],
         }
 
-    def flush(self, timeout: float | None) -> list[dict[str, str]]:
+    def flush(self, timeout: float | None) -> list[dict[str, Any]]:
         """Wait until all that was accepted is on the server; what is not, as `unsaved` gives it.
 
         timeout: seconds for all stores together; None waits as long as it takes.
@@ -125,19 +125,41 @@ class Changing:
         self._group.changing.release()
 
 
-def log_unsaved(left: list[dict[str, str]]) -> None:
+def log_unsaved(left: list[dict[str, Any]]) -> None:
     """Tell the log how much is not on the server, and where it is. Paths are in no log."""
-    for journal, number in Counter(item["journal"] for item in left).items():
+    for journal, number in Counter(item["journal"] for item in left if item["where"] == "pending").items():
         log.error("not on the server yet: %d files; they are kept in %s", number, journal)
+    for item in left:
+        if item["where"] == "kept":
+            log.error("a text of %s could not be saved; it is kept in %s", item["memory_store_id"], item["place"])
+    if number := sum(item["where"] == "file" for item in left):
+        log.error("could not be saved, and stay where they are: %d files of mirrors", number)
 
 
-def unsaved(store: OpenStore, paths: list[str]) -> list[dict[str, str]]:
-    """Paths of a store that are not on the server, for people and JSON: where the file is, and its journal."""
-    return [
-        {
+def unsaved(store: OpenStore, paths: list[str]) -> list[dict[str, Any]]:
+    """Paths of a store that are not on the server, for people and JSON: what, and where its text is.
+
+    `where` is `pending` (in the `journal`: the next mount saves it), `kept` (on this host until a person takes or
+    discards it: `kept` is its ID, `place` the file with the text, `reason` why) or `file` (at `place`, as it is).
+    """
+    status = store.engine.status()
+    kept = {item["path"]: item for item in status["kept"]}
+    found = []
+    for path in paths:
+        item: dict[str, Any] = {
             "path": f"{store.path}{path}",
             "memory_store_id": store.attachment.store_id,
             "journal": str(store.directory),
+            "where": "pending",
+            "kept": None,
+            "place": None,
+            "reason": None,
         }
-        for path in paths
-    ]
+        left = store.front.left_at(path)
+        if path not in status["pending"] and path in kept:
+            item |= {"where": "kept", "kept": kept[path]["id"]}
+            item |= {name: kept[path][name] for name in ("place", "reason")}
+        elif path not in status["pending"] and left is not None:
+            item |= {"where": "file", "place": str(left)}
+        found.append(item)
+    return found

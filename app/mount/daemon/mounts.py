@@ -124,7 +124,7 @@ class Mounts:
 
     # Ending
 
-    def unmount(self, root: Path, timeout: float, *, force: bool = False) -> list[dict[str, str]]:
+    def unmount(self, root: Path, timeout: float, *, force: bool = False) -> list[dict[str, Any]]:
         """Save what is pending and take the root's stores away; what could not be saved stays in the journals.
 
         Raises:
@@ -145,7 +145,7 @@ class Mounts:
             )
         return left
 
-    def end(self, group: Group, timeout: float) -> list[dict[str, str]]:
+    def end(self, group: Group, timeout: float) -> list[dict[str, Any]]:
         """Save what is pending and end a group of any kind, whoever still uses it; what could not be saved."""
         with group.changing:
             group.flush(timeout)
@@ -153,11 +153,11 @@ class Mounts:
                 group.unmount(force=True)
             return self._stop(group, timeout)
 
-    def end_named(self, name: str, timeout: float) -> list[dict[str, str]]:
+    def end_named(self, name: str, timeout: float) -> list[dict[str, Any]]:
         """`end` for the group of this name."""
         return self.end(self._known(name), timeout)
 
-    def detach(self, pid: int, timeout: float) -> list[dict[str, str]]:
+    def detach(self, pid: int, timeout: float) -> list[dict[str, Any]]:
         """End what was attached to a process; what could not be saved. Nothing if nothing was."""
         with self._lock:
             group = self._groups.get(f"pid:{pid}")
@@ -167,7 +167,7 @@ class Mounts:
             namespaces.detach(pid, root=str(group.root))
         return self.end(group, timeout)
 
-    def end_all(self, timeout: float) -> list[dict[str, str]]:
+    def end_all(self, timeout: float) -> list[dict[str, Any]]:
         """End everything; what could not be saved."""
         self._ending.set()
         left = []
@@ -187,7 +187,7 @@ class Mounts:
         with self._lock:
             return [group for group in self._groups.values() if root in (None, group.root) and group.stores]
 
-    def flush(self, root: Path | None, timeout: float | None) -> list[dict[str, str]]:
+    def flush(self, root: Path | None, timeout: float | None) -> list[dict[str, Any]]:
         """Wait until all that was accepted at a root (or everywhere) is on the server; what is not.
 
         Raises:
@@ -364,7 +364,7 @@ class Mounts:
             raise
         group.stores[attachment.slug] = store
 
-    def _stop(self, group: Group, timeout: float, keep: Collection[str] = ()) -> list[dict[str, str]]:
+    def _stop(self, group: Group, timeout: float, keep: Collection[str] = ()) -> list[dict[str, Any]]:
         left = []
         for slug, store in list(group.stores.items()):
             if slug in keep:

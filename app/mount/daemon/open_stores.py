@@ -23,6 +23,7 @@ from app.mount.daemon.places import Places, private
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import MountError
+from app.mount.sync.kept import KeptHere
 from app.mount.sync.remembered import Remembered
 
 log = logging.getLogger(__name__)
@@ -186,6 +187,7 @@ class Opener:
             read_only=attachment.read_only,
             label=_label(order),
             policy=order.policy,
+            kept=KeptHere(self._places.kept).of(attachment.store_id),
         )
 
     def _drain(self, home: Path, order: Order, account: Account, attachment: Attachment) -> None:

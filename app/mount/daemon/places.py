@@ -62,6 +62,11 @@ class Places:
         """
         return self._owner_state(base_url, owner) / _safe(store_id)
 
+    @property
+    def kept(self) -> Path:
+        """Holds a directory for each store of which something could not be saved (`app.mount.sync.kept`)."""
+        return self.state / "kept"
+
     def attachments_file(self, base_url: str, owner: str) -> Path:
         """Remembers what an owner had attached, for a start while the server is away."""
         return self._owner_state(base_url, owner) / "attachments.json"

@@ -111,6 +111,10 @@ class MirrorFrontEnd:
             self._open.close()
         return sorted(map(_showable, missing))
 
+    def left_at(self, path: str) -> Path | None:
+        """The file itself, which `stop` leaves where it is."""
+        return (self._bound or self._target) / path.lstrip("/")
+
     def status(self) -> dict[str, Any]:
         """What the mirror knows beside the engine, ready for JSON; `refused` holds both's.
 

@@ -23,6 +23,7 @@ from app.mount.sync.errors import MountError, Refused
 from app.mount.sync.feed import LOST, Follower
 from app.mount.sync.intents import Base, Intent, Kind
 from app.mount.sync.journal import Journal
+from app.mount.sync.kept import KeptTexts
 from app.mount.sync.notices import Notices
 from app.mount.sync.remembered import Remembered
 from app.mount.sync.state import StoreState
@@ -32,6 +33,10 @@ __all__ = ["Policy", "StoreEngine"]
 
 _FOLLOWING_SECONDS = 2.0
 """How long a start waits for the feed; it goes on without."""
+
+
+_REFUSED = ("path", "operation", "reason", "errno", "at", "place")
+"""What the status tells of a refusal."""
 
 
 class StoreEngine:
@@ -51,6 +56,7 @@ class StoreEngine:
         policy: Policy = Policy.MERGE,
         poll_seconds: float = 1.0,
         journal_max_bytes: int = 256 << 20,
+        kept: KeptTexts | None = None,
     ) -> None:
         """Nothing is read or started yet.
 
@@ -59,7 +65,10 @@ class StoreEngine:
         label: a short session ID, for the names of conflict files.
         poll_seconds: between two looks at a server that has no change feed.
         journal_max_bytes: of what is accepted and not on the server.
+        kept: where texts stay that can't be saved; it outlives this attachment. None: below `directory`.
         """
+        self.kept = kept or KeptTexts(directory / "kept")
+        """What could not be saved; front ends put there what they could not."""
         self.on_change: Callable[[list[Change]], None] = lambda changes: None
         """Called after the view changed by somebody else, or because a conflict gave a path another text.
 
@@ -118,7 +127,7 @@ class StoreEngine:
                 self._state,
                 self._lock,
                 self._journal,
-                directory=self._directory,
+                kept=self.kept,
                 announce=self._announce,
             )
             self._contents = Contents(self._api, self._cache, self._uploader.find)
@@ -386,10 +395,11 @@ class StoreEngine:
 
         `memory_store_id`, `read_only`, `archived`, `gone` (deleted), `connected` (bool), `feed` ("live", "polling" or
         "lost"), `seq`, `memories` (count), `pending` (paths), `conflicts` ([{path, conflict_path, at}]), `refused`
-        ([{path, operation, reason, errno, at, content: where the text is kept or null}]), `last_sync` (RFC 3339 or
-        null: when the server last took a write), `unshowable` (paths with a segment over 255 bytes), `journal_damage`
-        (texts).
+        ([{path, operation, reason, errno, at, place}]: what was refused and is kept on this host), `kept` (the same,
+        as `Kept.to_json`), `last_sync` (RFC 3339 or null: when the server last took a write), `unshowable` (paths
+        with a segment over 255 bytes), `journal_damage` (texts).
         """
+        kept = [one.to_json() for one in self.kept.list()]
         with self._lock:
             return {
                 "memory_store_id": self._api.store_id,
@@ -402,7 +412,11 @@ class StoreEngine:
                 "memories": len(self._state.view),
                 "pending": self._uploader.pending(),
                 "conflicts": list(self._delivery.conflicts),
-                "refused": list(self._uploader.refused.records),
+                "refused": [
+                    {name: one[name] for name in ("path", "operation", "reason", "errno", "at", "place")}
+                    for one in kept
+                ],
+                "kept": kept,
                 "last_sync": self._uploader.last_sync,
                 "unshowable": [path for path in self._state.view if _is_unshowable(path)],
                 "journal_damage": list(self._journal.damage),

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from app.client.entries import Entry
 from app.client.failures import Away
@@ -16,7 +15,7 @@ from app.mount.sync.delivery import Delivery, KeptBeside
 from app.mount.sync.errors import Offline, Refused
 from app.mount.sync.intents import Intent, Kind
 from app.mount.sync.journal import Journal, JournalFull
-from app.mount.sync.kept_writes import RefusedWrites
+from app.mount.sync.kept import KeptTexts
 from app.mount.sync.schedule import Schedule
 from app.mount.sync.state import StoreState
 
@@ -44,10 +43,13 @@ class Uploader:
         lock: threading.RLock,
         journal: Journal,
         *,
-        directory: Path,
+        kept: KeptTexts,
         announce: Callable[[], None],
     ) -> None:
-        """directory: where refused writes are kept. announce: called after the state changed, without the lock."""
+        """Nothing is sent yet.
+
+        kept: gets what is refused after it was accepted. announce: called after the state changed, without the lock.
+        """
         self._delivery = delivery
         self._state = state
         self._journal = journal
@@ -67,8 +69,8 @@ class Uploader:
         self._retry_at = 0.0
         self._retry_seconds = 0.0
         self._answer_seconds = 0.0
-        self._refused_now: list[str] = []
-        self.refused = RefusedWrites(directory / "refused")
+        self._kept = kept
+        self._kept_now: list[str] = []
         self.last_sync: str | None = None
 
     # Accepting
@@ -278,13 +280,20 @@ class Uploader:
         self._announce()
 
     def _keep_refused(self, intent: Intent, error: Refused) -> bool:
+        base = intent.target if intent.kind is Kind.REPLACE else intent.base
         try:
-            content = self.content(intent) if intent.sha256 and intent.kind in (Kind.SAVE, Kind.REPLACE) else None
-            self.refused.keep(intent, error, content)
+            kept = self._kept.keep(
+                intent.name,
+                self.content(intent) if intent.sha256 and intent.kind in (Kind.SAVE, Kind.REPLACE) else None,
+                error.message,
+                memory_id=None if base is None else base.memory_id,
+                operation=intent.kind.value,
+                errno=error.errno,
+            )
         except OSError:
             _log.exception("refused write %d can't be kept", intent.number)
             return False
-        self._refused_now.append(intent.name)
+        self._kept_now.append(kept.id)
         return True
 
     def content(self, intent: Intent) -> bytes:
@@ -337,7 +346,7 @@ class Uploader:
     # Ending
 
     def flush(self, timeout: float | None) -> list[str]:
-        """Wait for what was accepted before; the paths not on the server, those refused included."""
+        """Wait for what was accepted before; the paths not on the server, those refused and still kept included."""
         with self._finished:
             waited_for = set(self._unfinished)
             if self._is_away and self._retry_at != float("inf"):
@@ -345,7 +354,8 @@ class Uploader:
                 self._work.notify_all()
             self._finished.wait_for(lambda: waited_for.isdisjoint(self._unfinished), timeout)
             left = [self._unfinished[number].name for number in sorted(waited_for & set(self._unfinished))]
-            return list(dict.fromkeys(left + self._refused_now))
+        refused = [kept.path for kept in self._kept.list() if kept.id in self._kept_now]
+        return list(dict.fromkeys(left + refused))
 
     def stop(self, timeout: float) -> list[str]:
         """Flush for so long; then take nothing more and end the threads."""
