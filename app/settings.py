@@ -12,7 +12,8 @@ from sqlalchemy.exc import ArgumentError
 
 from app.storage.options import StorageOptions
 
-_PREFIX = "MEMSTORE_"
+PREFIX = "MEMSTORE_"
+"""What the name of every setting begins with in the environment."""
 _MOST = 10**15
 """Far beyond use, and inside what both databases count with."""
 
@@ -22,7 +23,7 @@ _CONFIDENTIAL = {"MEMSTORE_DATABASE_URL", "MEMSTORE_BLOB_URL", "MEMSTORE_S3_ENDP
 class Settings(BaseSettings):
     """What an operator may choose. The table in docs/reference/settings.md is made from this class."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
     data_dir: Path = Field(
         Path("data"), description="Directory of the embedded database, the local blobs and the first API key."
@@ -186,7 +187,7 @@ def load() -> Settings:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            name = _PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
+            name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
             message = problem["msg"].removeprefix("Value error, ")
             # A URL or a secret may hold a password, which has no place in a log.
             shown = "" if name in _CONFIDENTIAL else f" (it is {problem['input']!r})"

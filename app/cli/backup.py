@@ -58,7 +58,7 @@ def restore_backup(
             return None
         return await restore.read(file, operator.actor())
 
-    result = with_storage(work)
+    result = with_storage(work, may_make=True)
     if result is None:
         typer.echo("the deployment is empty, and the backup would be restored into it; say --yes to do it")
     elif as_json:

@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sqlalchemy.engine import make_url
 
 from app.cli.findings import Findings
+from app.cli.unknown_settings import unknown_settings
 from app.settings import BadSettings, Settings, load
 from app.storage.contents.blobs import BlobStore, open_blob_store
 from app.storage.rows import migrations
@@ -46,6 +47,8 @@ def check_settings(findings: Findings) -> Settings | None:
                 "settings", line, "correct it in the environment or in .env; see docs/reference/settings.md"
             )
         return None
+    for sentence in unknown_settings():
+        findings.warning("settings", sentence, "correct the name, or remove it")
     database = "SQLite" if settings.is_embedded else "PostgreSQL"
     findings.ok("settings", f"{database}, contents in {urlsplit(settings.blob_url).scheme}://")
     return settings

@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
+from sqlalchemy.engine import make_url
+
+from app.cli.unknown_settings import warn_of_unknown_settings
 from app.settings import BadSettings, Settings, load, storage_options
 from app.storage.rows import migrations
 from app.storage.rows.database import Database
@@ -24,6 +28,21 @@ def blamed_on(setting: str, value: object) -> Iterator[None]:
         raise BadSettings(f"{setting}: {error}") from error
 
 
+def require_deployment(settings: Settings) -> None:
+    """Refuse to work where no deployment is: an answer from an empty one that was just made would be wrong.
+
+    Raises:
+        BadSettings: the embedded database is not there.
+    """
+    file = Path(make_url(settings.database_url).database or "") if settings.is_embedded else None
+    if file is not None and not file.exists():
+        setting = "MEMSTORE_DATA_DIR" if file.parent == settings.data_dir else "MEMSTORE_DATABASE_URL"
+        raise BadSettings(
+            f"there is no deployment in {file.parent} ({setting}): {file.name} is not there; run this where the "
+            "server's settings are, or make a deployment with 'memstore serve' or 'memstore migrate'"
+        )
+
+
 def migrate_embedded(settings: Settings) -> None:
     """Bring the embedded database up to date; another one is brought so by 'memstore migrate'."""
     if settings.is_embedded:
@@ -33,7 +52,9 @@ def migrate_embedded(settings: Settings) -> None:
 
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     """Open the database of the settings, run `work`, close it. The embedded database is migrated first."""
+    warn_of_unknown_settings()
     settings = load()
+    require_deployment(settings)
     migrate_embedded(settings)
 
     async def run() -> T:
@@ -48,9 +69,12 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def with_storage(work: Callable[[Storage], Awaitable[T]]) -> T:
-    """The same with database and blob store, without background work."""
+def with_storage(work: Callable[[Storage], Awaitable[T]], *, may_make: bool = False) -> T:
+    """The same with database and blob store, without background work. `may_make`: where no deployment is, make one."""
+    warn_of_unknown_settings()
     settings = load()
+    if not may_make:
+        require_deployment(settings)
     migrate_embedded(settings)
 
     async def run() -> T:

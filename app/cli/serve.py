@@ -13,6 +13,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app.cli.operator import actor
 from app.cli.running import blamed_on, migrate_embedded
+from app.cli.unknown_settings import warn_of_unknown_settings
 from app.keys.service import DEFAULT_WORKSPACE, Keys
 from app.server import logs, tracing
 from app.settings import Settings, load
@@ -119,6 +120,7 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
 ) -> None:
     """Serve the API. The embedded database is migrated first; another one by 'memstore migrate'."""
+    warn_of_unknown_settings()
     settings = load()
     tracing.wanted()  # What is missing for it is said now.
     if settings.is_embedded:
