@@ -14,7 +14,7 @@ from app.storage.metrics import DATABASE_FAILURES, DATABASE_SECONDS
 from app.storage.rows.database import Reader, Row, Work, tell_nobody
 from app.storage.rows.leftovers import Scrubbed, kept_elsewhere, scrub_postgres
 from app.storage.rows.postgres_batches import GroupCommit
-from app.storage.rows.postgres_pool import PoolTimeout, PostgresPool
+from app.storage.rows.postgres_pool import PoolClosed, PoolTimeout, PostgresPool
 from app.storage.rows.statements import Batch, Mutation, Parameters, Statement
 from app.storage.rows.timing import timed
 
@@ -189,6 +189,8 @@ class PostgresDatabase:
         try:
             async with self._pool.connection() as connection:
                 yield connection
+        except PoolClosed as error:
+            raise Unavailable("the database is closed: this process is ending") from error
         except PoolTimeout as error:
             DATABASE_FAILURES.labels("busy").inc()
             raise Overloaded("no database connection was free in time; try again") from error

@@ -3,11 +3,15 @@
 asyncpg's own pool makes a task and two timers for each use, a fifth of the time of a read here, and lets a newcomer
 overtake those who wait (docs/performance.md). This one hands a free connection over in a function call and serves
 those who wait in turn. Its connections carry no session state, so nothing has to be reset between two uses.
+
+Nobody makes a connection for himself: the pool makes as many as are waited for, and gives each to the next in turn. So
+no turn is lost with somebody who gives up, and where the database (or a pooler in front of it) grants fewer
+connections than the pool would like, those that exist are shared.
 """
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,25 +26,46 @@ _BROKEN = (
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 """After these something may still be under way on a connection, or its end is. Other answers leave it as it was."""
+_PAUSE_SECONDS = 5.0
+"""After a connection was refused, how long those that exist are to do."""
+_AGAIN_SECONDS = 0.1
+"""Between two attempts where the database is full and the pool has no connection at all."""
+_RENEWAL_SECONDS = 1.0
 
 
 class PoolTimeout(Exception):
     """No connection was free in time."""
 
 
+class PoolClosed(Exception):
+    """The pool was closed."""
+
+
+def is_full(error: asyncpg.PostgresError) -> bool:
+    """Whether a server or a pooler takes no more connections for now; pgbouncer has no code of its own for it."""
+    return isinstance(error, asyncpg.TooManyConnectionsError) or "no more connections allowed" in str(error)
+
+
 class PostgresPool:
-    """Up to `size` connections, made by `connect` when they are needed and again when they broke."""
+    """Up to `size` connections, made by `connect` when they are waited for and again when they broke."""
 
     def __init__(self, connect: Callable[[], Awaitable[Any]], size: int, timeout_seconds: float) -> None:
         self._connect = connect
         self._size = size
         self._timeout = timeout_seconds
         self._free: list[Any] = []
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._count = 0
-        """Connections that exist or are being made."""
+        self._all: set[Any] = set()
+        """Connections that exist, free or in use."""
+        self._stale: set[Any] = set()
+        """Of those in use, the ones to end when they are given back."""
+        self._waiting: OrderedDict[asyncio.Future[Any], None] = OrderedDict()
+        self._making: set[asyncio.Task[None]] = set()
+        self._next_attempt = 0.0
+        self._next_renewal = 0.0
+        self._closed = False
         self._idle = asyncio.Event()
         """Set when a pool that is being closed has no connection left."""
 
@@ -49,12 +74,17 @@ class PostgresPool:
         """A connection for one use.
 
         Raises:
+            PoolClosed: `close` was called.
             PoolTimeout: none was free in time.
             OSError, asyncpg.PostgresError: none could be made.
         """
-        connection = self._take() or await self._wait_or_make()
+        connection = self._take() or await self._wait()
         try:
             yield connection
+        except asyncpg.ReadOnlySQLTransactionError:
+            connection.terminate()
+            self.renew()
+            raise
         except _BROKEN:
             connection.terminate()
             raise
@@ -66,18 +96,35 @@ class PostgresPool:
         async with self.connection():
             pass
 
+    def renew(self) -> None:
+        """End what was connected before now, as soon as it is free: the server is no longer the one to ask."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_renewal:
+            return
+        self._next_renewal = now + _RENEWAL_SECONDS
+        for connection in self._free:
+            self._all.discard(connection)
+            connection.terminate()
+        self._free.clear()
+        self._stale |= self._all
+
     async def close(self) -> None:
         """Turn away who waits, let those in use finish for a while, and end every connection."""
-        self._size = 0
+        self._closed = True
+        making = list(self._making)
+        for task in making:
+            task.cancel()
+        await asyncio.gather(*making, return_exceptions=True)
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_exception(PoolTimeout())
+            self._refuse_next(PoolClosed())
         while self._free:
             connection = self._free.pop()
-            self._count -= 1
-            await connection.close()
-        if self._count > 0:
+            self._all.discard(connection)
+            try:
+                await connection.close(timeout=self._timeout)
+            except _BROKEN:
+                connection.terminate()
+        if self._all:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), self._timeout)
 
@@ -87,52 +134,81 @@ class PostgresPool:
             connection = self._free.pop()
             if not connection.is_closed():
                 return connection
-            self._count -= 1
+            self._all.discard(connection)
         return None
 
-    async def _wait_or_make(self) -> Any:
-        if self._count < self._size:
-            return await self._make()
-        if self._size == 0:
-            raise PoolTimeout
+    async def _wait(self) -> Any:
+        if self._closed:
+            raise PoolClosed
         turn: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting[turn] = None
+        self._make_more()
         try:
-            async with asyncio.timeout(self._timeout):
-                connection = await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled() and turn.exception() is None and turn.result() is not None:
+            async with asyncio.timeout(self._timeout) as clock:
+                return await turn
+        except BaseException:
+            self._waiting.pop(turn, None)
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._give_back(turn.result())
-            if isinstance(error, TimeoutError):
+            if clock.expired() and self._all:
                 raise PoolTimeout from None
             raise
-        return connection if connection is not None else await self._make()
 
-    async def _make(self) -> Any:
-        self._count += 1
+    def _make_more(self) -> None:
+        """Begin as many connections as are waited for and allowed."""
+        if self._closed or (self._all and asyncio.get_running_loop().time() < self._next_attempt):
+            return
+        while len(self._making) < len(self._waiting) and len(self._all) + len(self._making) < self._size:
+            task = asyncio.create_task(self._make())
+            self._making.add(task)
+            task.add_done_callback(self._made)
+
+    async def _make(self) -> None:
         try:
-            return await self._connect()
-        except BaseException:
-            self._count -= 1
-            self._call_next(None)
-            raise
+            connection = await self._connect_when_there_is_room()
+        except Exception as error:
+            self._next_attempt = asyncio.get_running_loop().time() + _PAUSE_SECONDS
+            if not self._all:
+                self._refuse_next(error)
+            return
+        self._all.add(connection)
+        self._give_back(connection)
+
+    async def _connect_when_there_is_room(self) -> Any:
+        while True:
+            try:
+                return await self._connect()
+            except asyncpg.PostgresError as error:
+                if not is_full(error) or self._all or not self._waiting:
+                    raise
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _made(self, task: asyncio.Task[None]) -> None:
+        self._making.discard(task)
+        if not task.cancelled():
+            task.result()
+        self._make_more()
 
     def _give_back(self, connection: Any) -> None:
-        if connection.is_closed() or self._count > self._size:
+        if connection.is_closed() or self._closed or connection in self._stale:
             if not connection.is_closed():
                 connection.terminate()
-            self._count -= 1
-            self._call_next(None)
-            if self._count == 0:
+            self._all.discard(connection)
+            self._stale.discard(connection)
+            if self._closed and not self._all:
                 self._idle.set()
-        elif not self._call_next(connection):
-            self._free.append(connection)
-
-    def _call_next(self, connection: Any | None) -> bool:
-        """Give the next in turn a connection, or with None the right to make one."""
+            self._make_more()
+            return
         while self._waiting:
-            turn = self._waiting.popleft()
+            turn, _ = self._waiting.popitem(last=False)
             if not turn.done():
                 turn.set_result(connection)
-                return True
-        return False
+                return
+        self._free.append(connection)
+
+    def _refuse_next(self, error: Exception) -> None:
+        while self._waiting:
+            turn, _ = self._waiting.popitem(last=False)
+            if not turn.done():
+                turn.set_exception(error)
+                return
