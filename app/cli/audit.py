@@ -15,6 +15,7 @@ from app.audit.service import AuditFilters, AuditLog, Head
 from app.cli.running import with_database
 from app.contract import clock
 from app.storage.rows.database import Database
+from app.transfer.archives.files import replaced_file
 
 app = typer.Typer(help="The audit log: who did what. Of every workspace.", no_args_is_help=True)
 
@@ -82,7 +83,11 @@ def export(
 
     async def work(database: Database) -> None:
         rows = await AuditLog(database).export(AuditFilters())
-        with sys.stdout.buffer if output is None else output.open("wb") as file:
+        if output is None:
+            async for row in rows:
+                sys.stdout.buffer.write(wire.line(row))
+            return
+        with replaced_file(output) as file:
             async for row in rows:
                 file.write(wire.line(row))
 

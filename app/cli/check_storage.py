@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from sqlalchemy.engine import make_url
 
+from app.cli import places as where
 from app.cli.findings import Findings
 from app.cli.unknown_settings import unknown_settings
 from app.settings import BadSettings, Settings, load
@@ -69,10 +70,28 @@ def check_places(findings: Findings, settings: Settings) -> None:
         if directory in looked_at:
             continue
         looked_at.add(directory)
+        if not _check_private(findings, settings, name, directory):
+            continue
         nearest = _nearest(directory)
         if _check_writable(findings, name, directory, nearest) and nearest.stat().st_dev not in disks:
             disks.add(nearest.stat().st_dev)
             _check_room(findings, nearest)
+
+
+def _check_private(findings: Findings, settings: Settings, name: str, directory: Path) -> bool:
+    """Whether the directory may be used at all; a warning where other users of this host can look into it."""
+    place = next((place for place in where.of(settings) if place.directory == directory), None)
+    if place is None:
+        return True
+    if (why := where.refusal(place)) is not None:
+        findings.failed("directory", f"{name}: {directory} {why}", "nobody else may own or open it")
+        return False
+    if (mode := where.open_to_others(place)) is not None:
+        findings.warning(
+            "directory", f"other users of this host may look into {directory} ({mode:04o})",
+            f"'memstore serve' closes it when it starts and nothing of others is in it; by hand: chmod go= {directory}",
+        )  # fmt: skip
+    return True
 
 
 def _nearest(directory: Path) -> Path:

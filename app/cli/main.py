@@ -1,5 +1,6 @@
 """The `memstore` command."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
@@ -68,9 +69,17 @@ _SETTINGS: dict[str, dict[str, Any]] = {"run": {"allow_interspersed_args": False
 """Of `run`, what follows the command's name is the command's."""
 
 
+_USERS_UMASK = "app.cli.mount:"
+"""Commands that make files of a user's own, as the user wants them; what they keep for themselves they close."""
+
+
+def _place(name: str) -> str:
+    return next(homes[name].place for homes in _HOMES.values() if name in homes)
+
+
 def load(name: str) -> Any:
     """The command or group of a name, its module imported."""
-    place = next(homes[name].place for homes in _HOMES.values() if name in homes)
+    place = _place(name)
     module, _, attribute = place.partition(":")
     found = getattr(import_module(module), attribute)
     if not isinstance(found, typer.Typer):
@@ -116,11 +125,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Memory stores for agents, self-hosted."""
+    if context.invoked_subcommand and not _place(context.invoked_subcommand).startswith(_USERS_UMASK):
+        os.umask(0o077)  # Databases, blobs, exports, backups, reports: all of them hold what is in the stores.
 
 
 def main() -> None:

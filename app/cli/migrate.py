@@ -2,6 +2,7 @@
 
 import typer
 
+from app.cli import places
 from app.settings import load
 from app.storage.rows import migrations
 
@@ -9,5 +10,6 @@ from app.storage.rows import migrations
 def migrate() -> None:
     """Bring the database's schema up to date."""
     settings = load()
+    places.make_private(settings)
     migrations.upgrade(settings.database_url)
     typer.echo(f"the database is at revision {migrations.head_revision()}")

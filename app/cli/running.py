@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy.engine import make_url
 
+from app.cli import places
 from app.cli.unknown_settings import warn_of_unknown_settings
 from app.settings import BadSettings, Settings, load, storage_options
 from app.storage.rows import migrations
@@ -43,19 +44,32 @@ def require_deployment(settings: Settings) -> None:
         )
 
 
-def migrate_embedded(settings: Settings) -> None:
-    """Bring the embedded database up to date; another one is brought so by 'memstore migrate'."""
+def prepare(settings: Settings, *, may_make: bool = False) -> None:
+    """Keep what is on this host from other users, and bring the embedded database up to date.
+
+    Another database is brought up to date by 'memstore migrate'. may_make: where no deployment is, make one.
+
+    Raises:
+        BadSettings: there is none, or its places can't be used.
+
+    """
+    places.refuse_others(settings)
+    if not may_make:
+        require_deployment(settings)
+    places.make_private(settings)
     if settings.is_embedded:
+        if may_make:
+            with blamed_on("MEMSTORE_DATA_DIR", settings.data_dir):
+                settings.data_dir.mkdir(parents=True, exist_ok=True)
         with blamed_on("MEMSTORE_DATABASE_URL", settings.database_url):
             migrations.upgrade(settings.database_url)
 
 
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Open the database of the settings, run `work`, close it. The embedded database is migrated first."""
+    """Open the database of the settings, run `work`, close it. See `prepare` for what comes first."""
     warn_of_unknown_settings()
     settings = load()
-    require_deployment(settings)
-    migrate_embedded(settings)
+    prepare(settings)
 
     async def run() -> T:
         database = make_database(settings.database_url, 1)
@@ -73,9 +87,7 @@ def with_storage(work: Callable[[Storage], Awaitable[T]], *, may_make: bool = Fa
     """The same with database and blob store, without background work. `may_make`: where no deployment is, make one."""
     warn_of_unknown_settings()
     settings = load()
-    if not may_make:
-        require_deployment(settings)
-    migrate_embedded(settings)
+    prepare(settings, may_make=may_make)
 
     async def run() -> T:
         storage = Storage(storage_options(settings))

@@ -2,19 +2,22 @@
 
 import asyncio
 import contextlib
+import logging.config
 import os
 import signal
+import sys
 import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from app.cli.operator import actor
-from app.cli.running import blamed_on, migrate_embedded
+from app.cli import first_key
+from app.cli.first_key import FirstKey, State
+from app.cli.running import blamed_on, prepare
 from app.cli.unknown_settings import warn_of_unknown_settings
-from app.keys.service import DEFAULT_WORKSPACE, Keys
 from app.server import logs, tracing
 from app.settings import Settings, load
 from app.storage.contents.blobs import open_blob_store
@@ -41,29 +44,16 @@ Paste into Python, where the official SDK is installed (pip install anthropic):
 """
 
 
-def _own_key(settings: Settings) -> str:
-    """The secret of the first key of an embedded service: from its file, or made and kept there."""
-    path = settings.data_dir / "api_key"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    secret = path.read_text().strip() if path.exists() else None
-
-    async def ensure() -> str:
+def _first_key(settings: Settings) -> FirstKey:
+    async def ensure() -> FirstKey:
         database = make_database(settings.database_url, 1)
         await database.open()
         try:
-            key = await Keys(database).create(DEFAULT_WORKSPACE, "first start", actor=actor(), secret=secret)
+            return await first_key.ensure(database, settings.data_dir)
         finally:
             await database.close()
-        return key.secret
 
-    made = asyncio.run(ensure())
-    if secret is None:
-        # Written beside and moved, so that a crash can't leave half a key.
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix="api_key.")
-        with os.fdopen(descriptor, "w") as file:
-            file.write(made + "\n")
-        os.replace(temporary, path)
-    return made
+    return asyncio.run(ensure())
 
 
 def _check_schema(settings: Settings) -> None:
@@ -78,18 +68,34 @@ def _check_schema(settings: Settings) -> None:
     asyncio.run(check())
 
 
-def _greeting(url: str, settings: Settings) -> str:
-    """What a person needs to begin: the URL, the key or where to get one, and six lines of Python."""
-    imports, key = "from anthropic import Anthropic", "make one with: memstore keys create --workspace default"
-    expression = '"<its secret>"'
+def _greeting(url: str, settings: Settings, first: FirstKey | None) -> str:
+    """What a person needs to begin: the URL, where the key is or how to get one, and six lines of Python.
+
+    A secret is shown to the person who has just made it, on a terminal, and never again: standard output may be a log.
+    """
+    make = "memstore keys create --workspace default"
+    imports, key, expression = "from anthropic import Anthropic", f"make one with: {make}", '"<its secret>"'
     if settings.bootstrap_api_key is not None:
         imports = f"import os; {imports}"
         key = "the secret in MEMSTORE_BOOTSTRAP_API_KEY"
         expression = 'os.environ["MEMSTORE_BOOTSTRAP_API_KEY"]'
-    elif settings.is_embedded:
-        key = _own_key(settings)
-        expression = f'"{key}"'
+    elif first is not None and first.state is State.MADE and sys.stdout.isatty():
+        key, expression = f"{first.secret} (kept in {_shown(first.file)})", f'"{first.secret}"'
+    elif first is not None and first.state in (State.MADE, State.KEPT):
+        imports = f"from pathlib import Path; {imports}"
+        key = f"in {_shown(first.file)}"
+        expression = f"Path({str(first.file)!r}).read_text().strip()"
+    elif first is not None and first.state is State.REVOKED:
+        key = f"the one in {_shown(first.file)} was revoked; make another one with: {make}"
+    elif first is not None:
+        key = f"those of 'memstore keys list'; make another one with: {make}"
     return _GREETING.format(url=url, key=key, imports=imports, expression=expression)
+
+
+def _shown(file: Path) -> str:
+    """A path as a person in this directory would type it."""
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def _run(config: uvicorn.Config) -> None:
@@ -98,10 +104,10 @@ def _run(config: uvicorn.Config) -> None:
         host, port = listener.getsockname()[:2]
         shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
         url, settings = f"http://{shown_host}:{port}", load()
+        own_key = settings.is_embedded and settings.bootstrap_api_key is None
+        first = _first_key(settings) if own_key else None
         if settings.log_format == "text":
-            typer.echo(_greeting(url, settings))
-        elif settings.is_embedded and settings.bootstrap_api_key is None:
-            _own_key(settings)  # A log is no place for its secret; it is in its file.
+            typer.echo(_greeting(url, settings, first))
         if config.workers > 1:
             Multiprocess(config, sockets=[listener]).run()
             return
@@ -122,12 +128,10 @@ def serve(
     """Serve the API. The embedded database is migrated first; another one by 'memstore migrate'."""
     warn_of_unknown_settings()
     settings = load()
+    logging.config.dictConfig(logs.configuration(settings))  # For what is said before uvicorn sets it.
     tracing.wanted()  # What is missing for it is said now.
-    if settings.is_embedded:
-        with blamed_on("MEMSTORE_DATA_DIR", settings.data_dir):
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
-        migrate_embedded(settings)
-    else:
+    prepare(settings, may_make=True)
+    if not settings.is_embedded:
         _check_schema(settings)
     # Opened once here, so that a place that can't be used is said in one sentence, not by every worker.
     with blamed_on("MEMSTORE_BLOB_URL", settings.blob_url):

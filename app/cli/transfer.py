@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from app.cli import operator
+from app.cli import operator, places
 from app.cli.running import with_storage
 from app.contract.errors import InvalidRequest, NotFound
 from app.keys.service import DEFAULT_WORKSPACE
@@ -194,6 +194,7 @@ def pull(
 
     found = with_storage(find_workspace)
     source = Source(url, store)
+    places.make_place_private(places.Place("MEMSTORE_DATA_DIR", settings.data_dir, places.DATA))
     with contextlib.closing(Remote(url, api_key, store)) as remote:
         job = Pull(remote, source, source.work_directory(settings.data_dir, found))
         job.read(_show_progress)

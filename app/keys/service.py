@@ -104,6 +104,11 @@ class Keys:
         """Every key, oldest first: `id, name, workspace_id, workspace_name, created_at, revoked_at`."""
         return await self._database.fetch_all(queries.LIST_KEYS, {})
 
+    async def is_revoked(self, secret: str) -> bool | None:
+        """Whether the key with this secret was revoked; None: there is no such key."""
+        row = await self._database.fetch_one(queries.FIND_KEY, {"secret_sha256": digest_of(secret)})
+        return None if row is None else row["revoked_at"] is not None
+
     async def revoke(self, key_id: str, *, actor: Actor | None = None) -> None:
         """End a key; revoking it again changes nothing. `actor` as in `create`.
 

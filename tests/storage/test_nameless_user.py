@@ -66,13 +66,14 @@ def test_every_command_of_an_administrator_works_without_a_name_and_a_home(tmp_p
     first = succeeded(
         without_a_name(
             tmp_path,
+            ["migrate"],
             ["keys", "create", "--workspace", "default", "--json"],
             ["import", "notes", "--json"],
             ["keys", "list", "--json"],
             ["sessions", "list"],
         )
     )
-    store = json.loads(first[1])["memory_store_id"]
+    store = json.loads(first[2])["memory_store_id"]
     git = [["export", store, "--git", "repository"]] if shutil.which("git") else []
     printed = succeeded(
         without_a_name(

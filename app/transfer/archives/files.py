@@ -23,22 +23,46 @@ def new_file(target: Path) -> Iterator[BinaryIO]:
     """
     if target.exists():
         raise InvalidRequest(f"{str(target)!r} is there already; remove it first, or name another file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:200]}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, _MODE)
+    with _written_beside(target) as (file, name):
+        yield file
+        _finish(file, name)
         try:
             os.link(name, target)
         except FileExistsError:
             raise InvalidRequest(f"{str(target)!r} came to be meanwhile and is not overwritten") from None
+
+
+@contextlib.contextmanager
+def replaced_file(target: Path) -> Iterator[BinaryIO]:
+    """Write a file in the place of whatever has its name; durable at the end of the context."""
+    if not (target.is_file() or not target.exists()):
+        with target.open("wb") as device:  # such as /dev/stdout
+            yield device
+        return
+    with _written_beside(target) as (file, name):
+        yield file
+        _finish(file, name)
+        os.replace(name, target)
+
+
+@contextlib.contextmanager
+def _written_beside(target: Path) -> Iterator[tuple[BinaryIO, str]]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:200]}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file, name
     finally:
-        os.unlink(name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
     directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _finish(file: BinaryIO, name: str) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    os.chmod(name, _MODE)
