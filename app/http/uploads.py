@@ -9,6 +9,9 @@ from app.contract.errors import RequestTooLarge
 from app.http.asgi import Receive
 from app.http.headers import Headers
 
+_DIGITS = 18
+"""Of a size that is a size; Python refuses to read a number of 5,000 digits."""
+
 
 class ClientLeft(Exception):
     """The client closed the connection before its request was complete; nobody waits for an answer."""
@@ -19,12 +22,20 @@ def too_large(maximum: int) -> RequestTooLarge:
     return RequestTooLarge(f"the request body is larger than {maximum:,} bytes")
 
 
+def announced_size(headers: Headers) -> int:
+    """What a request says of its body's size, in bytes; 0 if it says nothing. More than any limit is one number."""
+    length = headers.get(b"content-length", b"")
+    if not length.isdigit():
+        return 0
+    return int(length) if len(length) <= _DIGITS else 10**_DIGITS
+
+
 class Upload:
     """The body that a request brings. To be read once."""
 
     def __init__(self, receive: Receive, headers: Headers) -> None:
         self._receive = receive
-        self._announced = headers.get(b"content-length", b"0")
+        self._announced = announced_size(headers)
         self.content_type = headers.get(b"content-type", b"").decode("latin-1")
         self.size = 0
         """Bytes read so far."""
@@ -36,7 +47,7 @@ class Upload:
             RequestTooLarge: it is, or says it is, larger than `maximum`; no more than that was read.
 
         """
-        if self._announced.isdigit() and int(self._announced) > maximum:
+        if self._announced > maximum:
             raise too_large(maximum)
         while True:
             message = await self._receive()

@@ -4,6 +4,7 @@ A key's secret is `msk_` and 43 random characters, a session token's `mst_` and 
 with 256 random bits there is nothing to guess, so a slow password hash would cost every request and protect nothing.
 """
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from app.audit import log as audit
 from app.contract import clock, ids
 from app.contract.actors import API_KEY, READ_WRITE, SESSION, Actor, Caller, SessionScope
-from app.contract.errors import AuthenticationFailed, NotFound
+from app.contract.errors import AuthenticationFailed, NotFound, Overloaded
 from app.keys import queries
 from app.storage.rows.database import Database, Row, Transaction
 
@@ -25,6 +26,11 @@ SESSION_TOKEN_TAG = "mst_"  # noqa: S105 - what every token begins with
 _CACHE_SECONDS = 3.0
 """How long a look-up is trusted: the longest that a revoked key or token lives on."""
 _CACHE_ENTRIES = 10_000
+_REFUSED_SECONDS = 1.0
+"""How long an unknown secret is refused unasked. Short, since somebody may be about to make it known."""
+_STRANGERS_AT_ONCE = 4
+"""Look-ups of secrets that were not good lately; those that were do not wait behind them."""
+_STRANGERS_WAIT_SECONDS = 5.0
 
 _REFUSAL = "invalid x-api-key"
 _ENDED = "the session token was revoked or has expired, or its session has ended"
@@ -145,26 +151,61 @@ def _entry(actor: Actor | None, action: str, workspace_id: str, subject: str) ->
 
 
 class Authenticator:
-    """Who a secret belongs to; look-ups are cached for a few seconds."""
+    """Who a secret belongs to; look-ups are cached for a few seconds.
+
+    Whoever has no key can make it look up things, so that has its bounds: an unknown secret is refused for a moment
+    without a look, and a few secrets at a time are looked up, however many come.
+    """
 
     def __init__(self, database: Database, bootstrap_secret: str | None) -> None:
         self._database = database
         self._bootstrap = digest_of(bootstrap_secret) if bootstrap_secret else None
         self._cache: dict[bytes, tuple[float, Caller]] = {}
+        self._refused: dict[bytes, tuple[float, str]] = {}
+        """Until when, and with which words."""
+        self._strangers = asyncio.Semaphore(_STRANGERS_AT_ONCE)
 
     async def authenticate(self, secret: bytes) -> Caller:
         """The caller behind a secret as it came in a header.
 
         Raises:
             AuthenticationFailed: unknown, revoked or expired, or its session has ended.
+            Overloaded: too many that are unknown come at once.
 
         """
         digest = digest_of(secret)
         cached = self._cache.get(digest)
+        if cached is not None:
+            return cached[1] if cached[0] > time.monotonic() else await self._ask(secret, digest)
+        self._refuse_again(digest)
+        try:
+            async with asyncio.timeout(_STRANGERS_WAIT_SECONDS):
+                await self._strangers.acquire()
+        except TimeoutError:
+            raise Overloaded("too many requests with unknown keys at once; try again") from None
+        try:
+            # Others with the same secret may have been before us.
+            self._refuse_again(digest)
+            cached = self._cache.get(digest)
+            return cached[1] if cached is not None else await self._ask(secret, digest)
+        finally:
+            self._strangers.release()
+
+    def _refuse_again(self, digest: bytes) -> None:
+        refused = self._refused.get(digest)
+        if refused is not None and refused[0] > time.monotonic():
+            raise AuthenticationFailed(refused[1])
+
+    async def _ask(self, secret: bytes, digest: bytes) -> Caller:
         now = time.monotonic()
-        if cached is not None and cached[0] > now:
-            return cached[1]
-        caller, seconds = await self._look_up(secret, digest)
+        try:
+            caller, seconds = await self._look_up(secret, digest)
+        except AuthenticationFailed as error:
+            self._cache.pop(digest, None)
+            if len(self._refused) >= _CACHE_ENTRIES:
+                self._refused.clear()
+            self._refused[digest] = (time.monotonic() + _REFUSED_SECONDS, error.message)
+            raise
         if len(self._cache) >= _CACHE_ENTRIES:
             self._cache.clear()
         self._cache[digest] = (now + min(seconds, _CACHE_SECONDS), caller)

@@ -130,9 +130,15 @@ class BoundRoute:
 
 
 def bind(route: APIRoute, services: Mapping[type[Any], Any]) -> BoundRoute:
-    """Read a route's signature as FastAPI does."""
+    """Read a route's signature as FastAPI does.
+
+    Raises:
+        TypeError: it has a parameter that would never be given, or its path one that it does not take.
+
+    """
     bound = BoundRoute(route.endpoint, route.path, route.name)
     hints = get_type_hints(route.endpoint, include_extras=True)
+    in_path = {segment[1:-1] for segment in route.path.split("/") if segment.startswith("{")}
     for name in inspect.signature(route.endpoint).parameters:
         hint = hints[name]
         kind, *marks = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
@@ -151,6 +157,12 @@ def bind(route: APIRoute, services: Mapping[type[Any], Any]) -> BoundRoute:
             bound.body_optional = bound.body_model is not kind
         elif isinstance(mark, fastapi_params.Header):
             bound.header_names[name] = (mark.alias or name.replace("_", "-")).encode()
+        elif name in in_path and kind is str and (mark is None or isinstance(mark, fastapi_params.Path)):
+            in_path.remove(name)
+        else:
+            raise TypeError(f"{route.path}: nothing is known to give {route.name!r} for its parameter {name!r}")
+    if in_path:
+        raise TypeError(f"{route.path}: {route.name!r} does not take {', '.join(sorted(in_path))}")
     extra = route.openapi_extra or {}
     bound.ignored_query |= set(extra.get("x-ignored-query", ()))
     bound.session_access = session_access(extra, route.path)
@@ -184,10 +196,14 @@ class RouteTable:
                 if segment.startswith("{"):
                     if node.parameter is None:
                         node.parameter, node.parameter_name = _Node(), segment[1:-1]
+                    if node.parameter_name != segment[1:-1]:
+                        raise TypeError(f"{route.path}: another route has {node.parameter_name!r} for {segment}")
                     node = node.parameter
                 else:
                     node = node.literal.setdefault(segment, _Node())
             for method in route.methods or ():
+                if method in node.methods:
+                    raise TypeError(f"{method} {route.path}: there are two routes for it")
                 node.methods[method] = bound
 
     def find(self, method: str, path: str) -> tuple[BoundRoute, dict[str, str]]:

@@ -21,7 +21,7 @@ from app.http import access
 from app.http import headers as header_rules
 from app.http.asgi import Application, Receive, Scope, Send
 from app.http.replies import Reply, Stream
-from app.http.uploads import ClientLeft, Upload, too_large
+from app.http.uploads import ClientLeft, Upload, announced_size, too_large
 from app.keys.service import Authenticator
 from app.server import logs, metrics
 from app.server.binding import BoundRoute, RouteTable
@@ -47,8 +47,7 @@ async def _read_body(receive: Receive, headers: header_rules.Headers, maximum: i
         RequestTooLarge: it is, or says it is, larger than `maximum` bytes; no more than that was read.
 
     """
-    announced = headers.get(b"content-length", b"0")
-    if announced.isdigit() and int(announced) > maximum:
+    if announced_size(headers) > maximum:
         raise too_large(maximum)
     chunks, size = [], 0
     while True:
@@ -104,10 +103,16 @@ class Gateway:
             return
         answer = _Answer(ids.new(ids.REQUEST), time.perf_counter())
         REQUEST_ID.set(answer.request_id)
+        began = time.time_ns()
+        try:
+            answer.caller = await self._authenticator.authenticate(header_rules.secret(dict(scope["headers"])))
+        except Exception as error:
+            answer.failure = error
         if self._tracing is None:
             await self._answer(scope, receive, send, answer)
             return
-        with self._tracing.request(scope) as answer.span:
+        # Whose trace it is a part of is believed once it is known who says so.
+        with self._tracing.request(scope, began, is_continued=answer.caller is not None) as answer.span:
             await self._answer(scope, receive, send, answer)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: "_Answer") -> None:
@@ -148,9 +153,11 @@ class Gateway:
             logs.answered(answer.request_id, method, answer.route, answer.status, seconds)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        caller = answer.caller
+        if caller is None:
+            assert answer.failure is not None
+            raise answer.failure
         headers = dict(scope["headers"])
-        caller = await self._authenticator.authenticate(header_rules.secret(headers))
-        answer.caller = caller
         answer.headers.append((b"anthropic-workspace-id", caller.workspace_id.encode()))
         if self._limits is not None:
             answer.add(self._limits.admit(caller))
@@ -162,20 +169,14 @@ class Gateway:
         answer.operation = route.operation
         if caller.session is not None:
             access.check(route.session_access, path, caller.session)
+        if self._limits is not None and (route.body_name or route.upload_name):
+            self._limits.admit_body(caller)
+            receive = self._limits.counted(receive, caller)
         body = b""
         if route.body_name is not None:
-            if self._limits is not None:
-                self._limits.admit_body(caller)
             body = await _read_body(receive, headers, self._max_body_bytes)
-            if self._limits is not None:
-                self._limits.count_body(caller, len(body))
         arguments = route.arguments(path, caller, scope["query_string"], body, headers)
         if route.upload_name is not None:
-            if self._limits is not None:
-                # By what it says of itself, since it is read while the route is at work.
-                announced = headers.get(b"content-length", b"")
-                self._limits.admit_body(caller)
-                self._limits.count_body(caller, int(announced) if announced.isdigit() else 0)
             arguments[route.upload_name] = Upload(receive, headers)
         result = await route.endpoint(**arguments)
         if isinstance(result, Stream):
@@ -213,8 +214,8 @@ class _Answer:
     """One response in the making."""
 
     __slots__ = (
-        "body", "caller", "headers", "operation", "recheck", "refusal", "request_id", "route", "span", "started",
-        "status", "stream",
+        "body", "caller", "failure", "headers", "operation", "recheck", "refusal", "request_id", "route", "span",
+        "started", "status", "stream",
     )  # fmt: skip
 
     recheck: Recheck
@@ -223,6 +224,8 @@ class _Answer:
         self.request_id = request_id
         self.started = started
         self.caller: Caller | None = None
+        self.failure: Exception | None = None
+        """Why there is no caller."""
         self.route = "none"
         self.operation = ""
         self.refusal = ""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.contract.actors import Caller
 from app.contract.errors import RateLimited
+from app.http.asgi import Message, Receive
 
 _SECONDS = 60.0
 _LONGEST_WAIT_SECONDS = 60
@@ -104,10 +105,21 @@ class RateLimits:
                     bucket.wait(1, now),
                 )
 
-    def count_body(self, caller: Caller, size: int) -> None:
-        """Count a body that was read. One that is larger than what is left is a debt, or it could never be sent."""
-        if self._bytes:
-            self._bucket(self._byte_buckets, _key(caller), self._bytes, self._clock()).take(size)
+    def counted(self, receive: Receive, caller: Caller) -> Receive:
+        """`receive` of an admitted request, which counts what it reads, whatever becomes of the request.
+
+        A body that is larger than what is left is a debt, or it could never be sent.
+        """
+        if not self._bytes:
+            return receive
+        key = _key(caller)
+
+        async def receive_and_count() -> Message:
+            message = await receive()
+            self._bucket(self._byte_buckets, key, self._bytes, self._clock()).take(len(message.get("body", b"")))
+            return message
+
+        return receive_and_count
 
     @staticmethod
     def _bucket(buckets: dict[str, Bucket], key: str, limit: int, now: float) -> Bucket:

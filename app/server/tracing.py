@@ -28,6 +28,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 _EXPORTER = "OTEL_TRACES_EXPORTER"
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PACKAGE = "opentelemetry.exporter.otlp.proto.http"
+_AGENT_CHARACTERS = 256
 _DATABASES = frozenset({"sqlite", "postgresql"})
 
 
@@ -91,8 +92,11 @@ class Tracing:
         self._provider.shutdown()
 
     @contextlib.contextmanager
-    def request(self, scope: Scope) -> Iterator["Span"]:
-        """The span of a request, as the current one. It is `finish` that ends it."""
+    def request(self, scope: Scope, began: int, *, is_continued: bool) -> Iterator["Span"]:
+        """The span of a request, as the current one. It is `finish` that ends it.
+
+        began: nanoseconds since 1970. is_continued: it belongs to the trace that its headers name.
+        """
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method: str = scope["method"]
         attributes: dict[str, Any] = {
@@ -101,9 +105,13 @@ class Tracing:
             "network.protocol.version": scope.get("http_version", "1.1"),
         }
         if agent := carrier.get("user-agent"):
-            attributes["user_agent.original"] = agent
+            attributes["user_agent.original"] = agent[:_AGENT_CHARACTERS]
         span = self._tracer.start_span(
-            method, self._extract(carrier), kind=self._trace.SpanKind.SERVER, attributes=attributes
+            method,
+            self._extract(carrier if is_continued else {}),
+            kind=self._trace.SpanKind.SERVER,
+            attributes=attributes,
+            start_time=began,
         )
         try:
             with self._trace.use_span(span, record_exception=False, set_status_on_exception=False):

@@ -143,6 +143,21 @@ def test_who_has_written_too_much_may_still_read(limited: Server, secret: str) -
     assert found.path == "/much.md"
 
 
+def test_an_upload_of_unknown_length_counts_as_what_was_read(limited: Server) -> None:
+    """An import, and a body that is refused in the middle; both without a `content-length`."""
+    start = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.zip"\r\n\r\n'
+    for path, media_type, chunks in (
+        ("/v1/memory_stores/import", "multipart/form-data; boundary=x", 2 * BYTES_PER_MINUTE // 1_000),
+        ("/v1/memory_stores", "application/json", 1_100),
+    ):
+        with http_with(limited, make_key(limited, "default").secret) as http:
+            body = iter([start, *[b"x" * 1_000] * chunks])
+            assert http.post(path, content=body, headers={"content-type": media_type}).status_code in (400, 413)
+            refusal = http.post("/v1/memory_stores", json={"name": "more"})
+        assert refusal.status_code == 429, path
+        assert "60,000 bytes" in refusal.json()["error"]["message"]
+
+
 def test_without_the_setting_nothing_is_said_of_limits(http: httpx2.Client) -> None:
     answer = http.get("/v1/memory_stores")
     assert answer.status_code == 200

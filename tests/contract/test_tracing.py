@@ -20,6 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from app import __version__
 from app.server import tracing
 from app.settings import BadSettings
+from tests.storage.outside import until
 from tests.support.backends import Backend
 from tests.support.servers import Server, run_cli, serve
 
@@ -167,6 +168,27 @@ def test_a_trace_that_the_caller_does_not_record_is_not_recorded_here(traced: Se
         http.get("/v1/memory_stores", headers=told.headers)
     collector.of_trace(told.id)
     assert not [span for span in collector.spans if span.trace_id.hex() == silent.id]
+
+
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_the_trace_that_a_stranger_names_is_not_believed(traced: Server, collector: Collector, flags: str) -> None:
+    trace, told = Trace(), Trace()
+    headers = {"traceparent": f"00-{trace.id}-{trace.parent}-{flags}", "x-api-key": "wrong"}
+    with traced.http() as http:
+        refused = http.get("/v1/memory_stores", headers=headers)
+        assert refused.status_code == 401
+        http.get("/v1/memory_stores", headers=told.headers)
+    collector.of_trace(told.id)
+
+    def of_the_stranger() -> list[Span]:
+        return [
+            span
+            for span in collector.spans
+            if attributes(span).get("memstore.request_id") == refused.headers["request-id"]
+        ]
+
+    until(lambda: of_the_stranger() != [], "the refusal has a span of its own")
+    assert trace.id not in {span.trace_id.hex() for span in collector.spans}
 
 
 def test_spans_hold_no_path_content_name_or_query(traced: Server, collector: Collector) -> None:

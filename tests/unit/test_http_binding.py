@@ -2,11 +2,13 @@
 
 import inspect
 import json
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, Cookie, Depends, FastAPI, Path, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
@@ -249,3 +251,53 @@ def test_a_route_may_name_its_parameters_as_it_likes() -> None:
     bound, path = RouteTable([route], {}).find("GET", "/v1/things/a/parts/b")
     assert bound.arguments(path, CALLER, b"", b"") == {"thing": "a", "part": "b"}
     assert bind(route, {}).template == route.path
+
+
+def refusal_of(declare: Callable[[APIRouter], object]) -> str:
+    """What is said at the start about the routes that `declare` adds."""
+    router = APIRouter(prefix="/v1/things")
+    declare(router)
+    with pytest.raises(TypeError) as caught:
+        RouteTable([route for route in router.routes if isinstance(route, APIRoute)], {})
+    return str(caught.value)
+
+
+def test_a_parameter_that_would_never_be_given_is_refused_at_the_start() -> None:
+    async def number(thing_id: str, other: int) -> None: ...
+
+    async def cookie(thing_id: Annotated[str, Path()], other: Annotated[str, Cookie()]) -> None: ...
+
+    async def dependent(thing_id: Annotated[str, Path()], other: Annotated[str, Depends(sample)]) -> None: ...
+
+    async def bare(thing_id: Annotated[str, Path()], other: Request) -> None: ...
+
+    async def elsewhere(thing_id: Annotated[str, Path()], other: Annotated[str, Path()]) -> None: ...
+
+    assert "for its parameter 'other'" in refusal_of(lambda router: router.get("/{thing_id}/{other}")(number))
+    for endpoint in (cookie, dependent, bare):
+        declare = partial(lambda router, endpoint: router.get("/{thing_id}")(endpoint), endpoint=endpoint)
+        assert "for its parameter 'other'" in refusal_of(declare)
+
+    table = APIRouter()
+    table.get("/{thing_id}/{other}")(elsewhere)
+    RouteTable([route for route in table.routes if isinstance(route, APIRoute)], {})
+
+
+def test_routes_that_can_not_be_told_apart_are_refused_at_the_start() -> None:
+    async def one(thing_id: Annotated[str, Path()]) -> None: ...
+
+    async def nothing() -> None: ...
+
+    async def other(name: Annotated[str, Path()]) -> None: ...
+
+    def two_names(router: APIRouter) -> None:
+        router.get("/{thing_id}")(one)
+        router.post("/{name}")(other)
+
+    def twice(router: APIRouter) -> None:
+        router.get("/{thing_id}")(one)
+        router.get("/{thing_id}")(one)
+
+    assert "another route has 'thing_id' for {name}" in refusal_of(two_names)
+    assert "there are two routes for it" in refusal_of(twice)
+    assert "does not take thing_id" in refusal_of(lambda router: router.get("/{thing_id}")(nothing))

@@ -1,5 +1,8 @@
 """The token buckets: what they hold, how they fill, and whom they tell to come when."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from app.contract.actors import API_KEY, SESSION, Actor, Caller, SessionScope
@@ -77,11 +80,26 @@ def test_each_key_and_each_session_token_counts_for_itself(clock: Clock) -> None
         refused(limits, caller)
 
 
+def read(limits: RateLimits, caller: Caller, *chunks: bytes) -> None:
+    """Read a body of these chunks as it comes in, whatever it said of its length."""
+    coming = iter(chunks)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": next(coming), "more_body": True}
+
+    async def run() -> None:
+        counted = limits.counted(receive, caller)
+        for chunk in chunks:
+            assert (await counted())["body"] == chunk
+
+    asyncio.run(run())
+
+
 def test_written_bytes_are_counted_and_a_large_body_is_a_debt(clock: Clock) -> None:
     limits = RateLimits(0, 600, clock)
     assert limits.admit(ONE) == {}
     limits.admit_body(ONE)
-    limits.count_body(ONE, 900)
+    read(limits, ONE, b"x" * 400, b"", b"x" * 500)
     limits.admit_body(OTHER)
     with pytest.raises(RateLimited) as caught:
         limits.admit_body(ONE)
