@@ -55,7 +55,17 @@ def check(path: str, field: str = "path") -> str:
 
 
 def check_prefix(prefix: str, field: str = "path_prefix") -> str:
-    """The prefix of a listing, or a directory: `/`, or whole segments with a `/` at both ends.
+    """The directory that the prefix of a listing names; the empty prefix is the whole store, as `/` is.
+
+    Raises:
+        InvalidRequest: it can't be the beginning of a path, or cuts a segment.
+
+    """
+    return check_directory(prefix or "/", field)
+
+
+def check_directory(prefix: str, field: str) -> str:
+    """A directory: `/`, or whole segments with a `/` at both ends.
 
     Raises:
         InvalidRequest: it can't be the beginning of a path, or cuts a segment.

@@ -16,17 +16,22 @@ PACKAGE_MANAGERS = ("apt", "cargo", "gem", "go", "npm", "pip")
 _LIMITED = {"allow_mcp_servers": False, "allow_package_managers": False, "allowed_hosts": []}
 
 
+_KINDS = {"cloud": "cloud", "anthropic_cloud": "cloud", "self_hosted": "self_hosted"}
+"""What the types mean: the vendor's notebooks write `anthropic_cloud` for `cloud`."""
+
+
 def complete(given: Mapping[str, Any] | None, current: Config | None = None) -> Config:
     """`given` over `current`, or over the defaults where there is no current one.
 
-    What is absent or null keeps its value. Another kind of network starts from its defaults.
+    What is absent or null keeps its value. Another kind of network starts from its defaults. The type is kept as it
+    was written.
 
     Raises:
         InvalidRequest: the type would change, or packages are wanted that the network keeps out.
 
     """
     given = given or {"type": current["type"] if current else "cloud"}
-    if current is not None and given["type"] != current["type"]:
+    if current is not None and _KINDS[given["type"]] != _KINDS[current["type"]]:
         raise InvalidRequest(
             f"config.type: is {current['type']} and can't become {given['type']}", "invalid_config_type_change"
         )
@@ -41,7 +46,7 @@ def complete(given: Mapping[str, Any] | None, current: Config | None = None) -> 
             "config.packages: limited networking keeps package registries out; "
             "set networking.allow_package_managers to true, or give no packages"
         )
-    return {"type": "cloud", "networking": networking, "packages": packages}
+    return {"type": given["type"], "networking": networking, "packages": packages}
 
 
 def _given(part: Mapping[str, Any]) -> dict[str, Any]:

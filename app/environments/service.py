@@ -56,7 +56,8 @@ class Environments:
         """One environment, archived or not.
 
         The row has `id`, `name`, `description` (or None), `config` and `metadata` (JSON texts; the config's `type` is
-        `cloud` or `self_hosted`), `created_at`, `updated_at`, `archived_at` (microseconds, the last or None).
+        `cloud`, `anthropic_cloud` or `self_hosted`), `created_at`, `updated_at`, `archived_at` (microseconds, the last
+        or None).
 
         Raises:
             NotFound: no such environment in the workspace.

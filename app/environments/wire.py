@@ -51,7 +51,7 @@ class Packages(TypedDict):
 class CloudConfig(TypedDict):
     """A container with a network and packages."""
 
-    type: Literal["cloud"]
+    type: Literal["cloud", "anthropic_cloud"]
     networking: Annotated[UnrestrictedNetwork | LimitedNetwork, Field(discriminator="type")]
     packages: Packages
 
@@ -147,7 +147,9 @@ class CloudConfigParams(BaseModel):
 
     model_config = _Closed
 
-    type: Literal["cloud"]
+    type: Literal["cloud", "anthropic_cloud"] = Field(
+        description="Both mean the same; the answer has the one that was sent."
+    )
     networking: Annotated[UnrestrictedNetworkParams | LimitedNetworkParams, Field(discriminator="type")] | None = None
     packages: PackagesParams | None = Field(
         None, description="With a limited network, packages need `allow_package_managers`."
@@ -171,7 +173,7 @@ class CreateEnvironment(BaseModel):
     model_config = _Closed
 
     name: _Name = Field(
-        description="1 to 255 characters without control characters; unique in the workspace.",
+        description="1 to 255 characters without control characters; unique in the workspace among those not archived.",
         examples=["Support desk"],
     )
     config: _ConfigParams | None = Field(None, description="A cloud container with all defaults if not given.")

@@ -54,7 +54,7 @@ class AsOf:
             InvalidRequest: `page` is no cursor of this listing.
 
         """
-        paths.check_prefix(prefix)
+        prefix = paths.check_prefix(prefix)
         scope = {"store_id": store_id, "workspace_id": caller.workspace_id}
         cursor_scope = ("as_of", store_id, prefix, point.seq, point.at)
         if page is None:

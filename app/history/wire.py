@@ -81,8 +81,8 @@ class ListAsOf(PointQuery, ViewedPageQuery):
 
     path_prefix: str = Field(
         "/",
-        description="Only memories that were below this directory; starts and ends with `/`. Redacted versions have "
-        "lost their path and are listed last in any case.",
+        description="Only memories that were below this directory; starts and ends with `/`, or empty. Redacted "
+        "versions have lost their path and are listed last in any case.",
         json_schema_extra={"maxLength": PATH_MAX_BYTES + 1, "pattern": PREFIX_PATTERN},
     )
 

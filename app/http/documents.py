@@ -80,7 +80,8 @@ _SEGMENT = rf"(?!\.{{1,2}}(/|$))[^/{_CONTROLS}\u2028\u2029]+"
 NO_CONTROLS = rf"^[^{_CONTROLS}]*$"
 NO_NULLS = r"^[^\u0000]*$"
 PATH_PATTERN = rf"^(/{_SEGMENT}){{1,{PATH_MAX_SEGMENTS}}}$"
-PREFIX_PATTERN = rf"^/({_SEGMENT}/){{0,{PATH_MAX_SEGMENTS}}}$"
+DIRECTORY_PATTERN = rf"^/({_SEGMENT}/){{0,{PATH_MAX_SEGMENTS}}}$"
+PREFIX_PATTERN = rf"^(/({_SEGMENT}/){{0,{PATH_MAX_SEGMENTS}}})?$"
 PATH_RULES = (
     "Starts with `/`; 1 to 20 segments, none empty, `.` or `..`; no control or format characters; "
     "Unicode NFC; at most 1,024 bytes of UTF-8."
@@ -151,7 +152,7 @@ RetryCount = Annotated[
 
 def is_retry(retry_count: str | None) -> bool:
     """Whether a client sends its request again, because it had no answer or a 5xx."""
-    return retry_count is not None and retry_count.isdecimal() and int(retry_count) > 0
+    return retry_count is not None and retry_count.isdecimal() and retry_count.strip("0") != ""
 
 
 StoreId = Annotated[

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Mapping
 
 from app.contract.actors import Caller
+from app.contract.betas import KNOWN_BETAS, MEMORY_BETAS
 from app.contract.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
 
 Headers = Mapping[bytes, bytes]
 """Lower-case names; of a repeated header, the last value."""
-
-MEMORY_BETAS = frozenset({"agent-memory-2026-07-22", "managed-agents-2026-04-01"})
 
 _KNOWN_VERSIONS = frozenset({b"2023-06-01", b"2026-10-21"})
 
@@ -53,14 +52,15 @@ def check_strictly(pairs: Iterable[tuple[bytes, bytes]], headers: Headers) -> No
         for beta in value.decode("latin-1").split(",")
         if beta.strip()
     ]
-    unknown = [beta for beta in betas if beta not in MEMORY_BETAS]
+    unknown = [beta for beta in betas if beta not in KNOWN_BETAS]
     if unknown:
         names = ", ".join(f"`{beta}`" for beta in unknown)
         raise InvalidRequest(f"Unexpected value(s) {names} for the `anthropic-beta` header")
-    if not betas:
+    opening = MEMORY_BETAS.intersection(betas)
+    if not opening:
         # The vendor hides the routes of a beta from callers that do not ask for it.
         raise NotFound("not found; send the header 'anthropic-beta: agent-memory-2026-07-22'")
-    if len(set(betas)) > 1:
+    if len(opening) > 1:
         raise InvalidRequest(
             "anthropic-beta: agent-memory-2026-07-22 replaces managed-agents-2026-04-01; send only one of them"
         )

@@ -61,7 +61,7 @@ class Moves:
             PathConflict: a memory that is not moved is at a new path, above it or below it.
 
         """
-        move = _Move(paths.check_prefix(source, "from"), paths.check_prefix(target, "to"))
+        move = _Move(paths.check_directory(source, "from"), paths.check_directory(target, "to"))
         if move.target != move.source and move.target.startswith(move.source):
             raise InvalidRequest(f"to: {target!r} is inside {source!r}; a directory can't be moved into itself")
         start, end = paths.subtree(move.source)

@@ -116,7 +116,7 @@ class Memories:
             InvalidRequest: `page` is no cursor of this listing.
 
         """
-        paths.check_prefix(listing.prefix)
+        listing = replace(listing, prefix=paths.check_prefix(listing.prefix))
         return await with_fresh_rows(lambda: self._list(caller, store_id, listing, page))
 
     async def _list(

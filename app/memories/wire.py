@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from app.contract import clock
 from app.contract.limits import MOVE_MAX_MEMORIES, PATH_MAX_BYTES
 from app.http.documents import (
+    DIRECTORY_PATTERN,
     PREFIX_PATTERN,
     ContentDigest,
     ContentSize,
@@ -61,7 +62,7 @@ class MemoryPrefix(TypedDict):
     """A directory in a listing with `depth=1`; its `path` ends with `/` and can be listed as `path_prefix`."""
 
     type: Literal["memory_prefix"]
-    path: Annotated[str, shape(pattern=PREFIX_PATTERN, examples=["/customers/"])]
+    path: Annotated[str, shape(pattern=DIRECTORY_PATTERN, examples=["/customers/"])]
 
 
 class DeletedMemory(TypedDict):
@@ -116,13 +117,13 @@ class MoveMemories(BaseModel):
     source: str = Field(
         alias="from",
         description="Everything below it is moved.",
-        json_schema_extra={"maxLength": PATH_MAX_BYTES + 1, "pattern": PREFIX_PATTERN},
+        json_schema_extra={"maxLength": PATH_MAX_BYTES + 1, "pattern": DIRECTORY_PATTERN},
         examples=["/customers/"],
     )
     target: str = Field(
         alias="to",
         description="Where it goes; not inside `from`.",
-        json_schema_extra={"maxLength": PATH_MAX_BYTES + 1, "pattern": PREFIX_PATTERN},
+        json_schema_extra={"maxLength": PATH_MAX_BYTES + 1, "pattern": DIRECTORY_PATTERN},
         examples=["/archive/customers/"],
     )
 
@@ -160,7 +161,8 @@ class ListMemories(ViewedPageQuery):
 
     path_prefix: str = Field(
         "/",
-        description="Only memories below this directory; starts and ends with `/`, and follows the rules of paths.",
+        description="Only memories below this directory; starts and ends with `/`, and follows the rules of paths; "
+        "empty for the whole store.",
         json_schema_extra={"maxLength": PATH_MAX_BYTES + 1, "pattern": PREFIX_PATTERN},
     )
     depth: Annotated[int, Field(ge=0, le=1), WHOLE_NUMBER] = Field(

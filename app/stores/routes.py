@@ -62,7 +62,9 @@ async def update_memory_store(
     body: Annotated[wire.UpdateStore, Body()],
 ) -> wire.MemoryStore:
     """Change a memory store's name, description or metadata."""
-    row = await stores.update(caller, memory_store_id, body.name, body.description, body.metadata)
+    is_cleared = body.description is None and "description" in body.model_fields_set
+    description = "" if is_cleared else body.description
+    row = await stores.update(caller, memory_store_id, body.name, description, body.metadata)
     return wire.store(row)
 
 

@@ -104,12 +104,12 @@ class CreateStore(BaseModel):
 
 
 class UpdateStore(BaseModel):
-    """Body of an update. An absent or null field keeps its value."""
+    """Body of an update. An absent field keeps its value."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: _Name | None = Field(None, description="The new name.")
-    description: _Description | None = Field(None, description='The new description; `""` clears it.')
+    name: _Name | None = Field(None, description="The new name; null keeps the old one.")
+    description: _Description | None = Field(None, description='The new description; null or `""` clears it.')
     metadata: MetadataPatch | None = Field(
         None,
         description="A merge patch: a string sets a key, null removes it, an absent key stays. "

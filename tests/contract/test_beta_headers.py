@@ -108,3 +108,12 @@ def test_strict_mode_asks_for_the_version_header(strict: Server) -> None:
 def test_strict_mode_checks_the_key_first(strict: Server) -> None:
     with bare_http(strict, x_api_key="sk-wrong") as http:
         check_refusal(http.get(STORES), 401)
+
+
+@pytest.mark.parametrize("beta", ["files-api-2025-04-14", "skills-2025-10-02", "context-1m-2025-08-07"])
+def test_strict_mode_serves_an_sdk_that_names_another_beta_too(strict: Server, beta: str) -> None:
+    with strict.client(max_retries=0) as client:
+        for list_some in (client.beta.agents.list, client.beta.environments.list, client.beta.memory_stores.list):
+            assert list_some(betas=[beta]).data == []
+        with refused(400):
+            client.beta.agents.list(betas=["files-api-2025-04-15"])

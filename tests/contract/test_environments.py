@@ -170,9 +170,6 @@ def test_a_name_is_unique_in_the_workspace(
     assert environment.id in refusal.error["message"]
     assert refusal.response.headers["x-should-retry"] == "false"
 
-    environments.archive(environment.id)
-    with refused(409, CONFLICT):
-        environments.create(name=name)
     assert guest.beta.environments.create(name=name).name == name
 
     environments.delete(environment.id)
@@ -335,3 +332,59 @@ def race(http: httpx2.Client, calls: list[tuple[str, str, dict[str, Any]]]) -> l
     with ThreadPoolExecutor(len(calls)) as threads:
         sent = [threads.submit(http.request, method, path, json=body) for method, path, body in calls]
         return [each.result().status_code for each in sent]
+
+
+def fresh_name() -> str:
+    return f"environment {uuid4()}"
+
+
+@pytest.mark.parametrize("networking", [None, {"type": "limited", "allowed_hosts": ["example.com"]}])
+def test_anthropic_cloud_is_cloud_and_is_answered_as_it_was_sent(
+    environments: Environments, networking: dict[str, Any] | None
+) -> None:
+    config: Any = {"type": "anthropic_cloud"} | ({"networking": networking} if networking else {})
+    plain: Any = config | {"type": "cloud"}
+    made = environments.create(name=fresh_name(), config=config)
+    other = environments.create(name=fresh_name(), config=plain)
+    assert body_of_config(made) == body_of_config(other) | {"type": "anthropic_cloud"}
+    assert environments.retrieve(made.id).config == made.config
+    # Between the two it can be changed, as they are one; to another kind it can't.
+    assert environments.update(made.id, description="new").config == made.config
+    assert body_of_config(environments.update(made.id, config={"type": "cloud"})) == body_of_config(other)
+    assert body_of_config(environments.update(made.id, config=config)) == body_of_config(made)
+    with pytest.raises(anthropic.BadRequestError):
+        environments.update(made.id, config={"type": "self_hosted"})
+
+
+def body_of_config(environment: Any) -> dict[str, Any]:
+    # The SDK's types know the one name only.
+    shown: dict[str, Any] = environment.model_dump(warnings=False)["config"]
+    return shown
+
+
+def test_an_archived_environment_gives_its_name_back(environments: Environments) -> None:
+    name = fresh_name()
+    made = []
+    for _ in range(3):  # a notebook that archives what it made can be run again
+        environment = environments.create(name=name, config={"type": "cloud"})
+        with pytest.raises(anthropic.ConflictError):
+            environments.create(name=name, config={"type": "cloud"})
+        environments.archive(environment.id)
+        made.append(environment.id)
+    assert [environments.retrieve(each).name for each in made] == [name] * 3
+    other = environments.create(name=fresh_name(), config={"type": "cloud"})
+    assert environments.update(other.id, name=name).name == name
+    with pytest.raises(anthropic.ConflictError):
+        environments.create(name=name, config={"type": "cloud"})
+    environments.delete(made[0])
+
+
+def test_of_many_that_want_one_name_at_once_one_gets_it(server: Server) -> None:
+    name = fresh_name()
+
+    def create(_: int) -> int:
+        with server.http() as http:
+            return http.post("/v1/environments", json={"name": name}).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(create, range(8))) == [200, *[409] * 7]

@@ -34,7 +34,19 @@ def test_a_repeated_create_finds_its_own_memory(
     assert versions(client, store) == ["created"]
 
 
-@pytest.mark.parametrize("headers", [{}, {"x-stainless-retry-count": "0"}, {"x-stainless-retry-count": "often"}])
+@pytest.mark.parametrize("count", ["1" * 5_000, "0" * 5_000 + "1", "9" * 30])
+def test_a_count_of_any_length_is_a_count(http: httpx2.Client, memories: str, count: str) -> None:
+    body, headers = {"path": "/notes/a.md", "content": "one"}, {"x-stainless-retry-count": count}
+    first = http.post(memories, json=body)
+    assert http.post(memories, json=body, headers=headers).json() == first.json()
+    deleted = [http.delete(f"{memories}/{first.json()['id']}", headers=headers).status_code for _ in range(2)]
+    assert deleted == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, *({"x-stainless-retry-count": count} for count in ("0", "0" * 5_000, "often", "-1", "1.0"))],
+)
 def test_a_first_attempt_meets_a_conflict(http: httpx2.Client, memories: str, headers: dict[str, str]) -> None:
     body = {"path": "/a.md", "content": "one"}
     assert http.post(memories, json=body).status_code == 200

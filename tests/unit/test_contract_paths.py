@@ -152,12 +152,18 @@ def test_every_path_with_a_slash_at_its_end_is_a_prefix(path: str) -> None:
     assert paths.check_prefix(path + "/") == path + "/"
 
 
-@pytest.mark.parametrize("prefix", ["", "a/", "/a", "//", "/a//", "/../", "/\0/", "/e\u0301/", "/" + "a/" * 21])
+@pytest.mark.parametrize("prefix", ["a/", "/a", "//", "/a//", "/../", "/\0/", "/e\u0301/", "/" + "a/" * 21])
 def test_a_prefix_that_cuts_a_segment_or_breaks_a_rule_is_refused(prefix: str) -> None:
     assert not accepts_prefix(prefix)
 
 
-@given(st.text(st.sampled_from("/a.\0ä"), max_size=8))
+def test_the_empty_prefix_of_a_listing_is_the_whole_store_and_an_empty_directory_is_refused() -> None:
+    assert paths.check_prefix("") == "/"
+    with pytest.raises(InvalidRequest, match="from: must start and end with '/'"):
+        paths.check_directory("", "from")
+
+
+@given(st.text(st.sampled_from("/a.\0ä"), min_size=1, max_size=8))
 def test_a_prefix_is_the_root_or_a_path_and_a_slash(prefix: str) -> None:
     assert accepts_prefix(prefix) == (prefix == "/" or (prefix.endswith("/") and accepts(prefix[:-1])))
 

@@ -1,7 +1,11 @@
 """Headers that concern every call: credentials, and the vendor's refusals in strict mode (contract, 0.1 and 0.2)."""
 
-import pytest
+from typing import get_args
 
+import pytest
+from anthropic.types import AnthropicBetaParam
+
+from app.contract import betas
 from app.contract.errors import AuthenticationFailed, InvalidRequest, MemstoreError, NotFound
 from app.http import headers
 
@@ -50,6 +54,8 @@ def test_no_key_or_another_scheme_is_refused(sent: dict[bytes, bytes]) -> None:
         [(BETA, NEW + b"," + NEW)],
         [(BETA, b" " + NEW + b" , ")],
         [(BETA, NEW), (BETA, NEW)],
+        [(BETA, b"files-api-2025-04-14," + NEW)],
+        [(BETA, b"skills-2025-10-02"), (BETA, OLD)],
     ],
 )
 @pytest.mark.parametrize("version", [b"2023-06-01", b"2026-10-21"])
@@ -68,6 +74,8 @@ def test_strict_mode_accepts_one_known_beta(betas: list[tuple[bytes, bytes]], ve
         ([VERSION, (BETA, NEW + b"," + OLD)], InvalidRequest, "only one"),
         ([VERSION, (BETA, NEW), (BETA, OLD)], InvalidRequest, "only one"),
         ([VERSION, (BETA, b"new-thing," + NEW)], InvalidRequest, "`new-thing` for the `anthropic-beta` header"),
+        ([VERSION, (BETA, b"files-api-2025-04-14")], NotFound, "anthropic-beta: agent-memory-2026-07-22"),
+        ([VERSION, (BETA, b"files-api-2025-04-15," + NEW)], InvalidRequest, "`files-api-2025-04-15` for"),
         ([VERSION, (BETA, b"a"), (BETA, b"b")], InvalidRequest, "`a`, `b` for"),
     ],
 )
@@ -78,3 +86,9 @@ def test_strict_mode_refuses_what_the_vendor_refuses(
         headers.check_strictly(pairs, dict(pairs))
     assert type(refusal.value) is kind
     assert told in refusal.value.message
+
+
+def test_the_known_betas_are_those_of_the_installed_sdk() -> None:
+    listed = {name for part in get_args(AnthropicBetaParam) for name in get_args(part)}
+    assert listed == betas.KNOWN_BETAS
+    assert listed >= betas.MEMORY_BETAS

@@ -209,7 +209,14 @@ environments = Table(
     Column("created_at", Micros, nullable=False),
     Column("updated_at", Micros, nullable=False),
     Column("archived_at", Micros),
-    UniqueConstraint("workspace_id", "name"),
+    Index(
+        "environments_name_idx",
+        "workspace_id",
+        "name",
+        unique=True,
+        postgresql_where=text("archived_at IS NULL"),
+        sqlite_where=text("archived_at IS NULL"),
+    ),
     Index("environments_listing_idx", "workspace_id", "created_at", "id"),
 )
 
