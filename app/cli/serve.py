@@ -19,6 +19,7 @@ from app.cli.first_key import FirstKey, State
 from app.cli.running import blamed_on, prepare
 from app.cli.unknown_settings import warn_of_unknown_settings
 from app.server import logs, tracing
+from app.server.protocol import BoundedProtocol
 from app.settings import Settings, load
 from app.storage.contents.blobs import open_blob_store
 from app.storage.rows import migrations
@@ -143,7 +144,8 @@ def serve(
         port=port,
         workers=workers,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
+        ws="none",
         server_header=False,
         proxy_headers=False,  # Nothing here depends on the client's address.
         access_log=False,

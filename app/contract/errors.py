@@ -11,6 +11,8 @@
     ├── PathConflict               409 memory_path_conflict_error
     ├── PreconditionFailed         409 memory_precondition_failed_error
     ├── RequestTooLarge            413 request_too_large
+    ├── HeadTooLarge               431 request_too_large
+    ├── RequestTimeout             408 invalid_request_error
     ├── RateLimited                429 rate_limit_error, retry-after
     ├── InternalError              500 api_error
     ├── Unavailable                503 api_error, retry-after (a part the service needs does not answer)
@@ -164,6 +166,20 @@ class RequestTooLarge(MemstoreError):
     def headers(self) -> dict[str, str]:
         # The rest of the body is not read, so the connection can't carry another request.
         return {"connection": "close"}
+
+
+class HeadTooLarge(MemstoreError):
+    """The request line and the header fields are more than the service reads."""
+
+    status = 431
+    type = "request_too_large"
+
+
+class RequestTimeout(MemstoreError):
+    """A request does not come to its end, or comes too slowly."""
+
+    status = 408
+    type = "invalid_request_error"
 
 
 class RateLimited(MemstoreError):

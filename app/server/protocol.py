@@ -1,0 +1,253 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol with bounds on what somebody can cost who has shown no key yet.
+
+Uvicorn and its parser take heads of any size and wait for the rest of a request for ever. Here a head has a greatest
+size, number of fields and time, a body a slowest rate, an answer a client that reads it, and the connections whose head
+is still awaited a greatest number. What is over a bound is refused in the API's envelope, and the connection ends.
+"""
+
+import asyncio
+import logging
+import sys
+from typing import ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.contract import ids
+from app.contract.errors import HeadTooLarge, InvalidRequest, MemstoreError, RequestTimeout
+from app.server.envelope import envelope
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.ERROR)
+"""What can't be parsed gets an answer, and no line: nobody without a key fills a log."""
+
+_NOTHING_READ_BYTES = 1_048_576
+"""What is still read, and thrown away, of a request that was answered before its end."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. The bounds are attributes of the class."""
+
+    head_bytes: ClassVar[int] = 65_536
+    """Of a request line with all fields; and of what may lie between two pieces of a body."""
+    head_fields: ClassVar[int] = 256
+    """Trailers of a body counted in."""
+    head_seconds: ClassVar[float] = 30.0
+    """From the connection, or from the first byte of a further request, to the end of the head."""
+    body_seconds: ClassVar[float] = 30.0
+    body_bytes: ClassVar[int] = 15_000
+    """How much of a body comes within that time at least, unless it ends or we don't want more."""
+    stalled_seconds: ClassVar[float] = 120.0
+    """How long a client may read nothing of an answer that waits for it."""
+    linger_seconds: ClassVar[float] = 2.0
+    """How long a refused client has to read why."""
+    waiting_most: ClassVar[int] = 1_000
+    """Connections of a process whose head is awaited; the oldest makes room for one more."""
+
+    _waiting: ClassVar[dict["BoundedProtocol", None]] = {}
+    """Those, oldest first."""
+
+    _timer: asyncio.TimerHandle | None = None
+    """Of the head or of the body, whichever is awaited."""
+    _stall: asyncio.TimerHandle | None = None
+    _in_head = True
+    _in_body = False
+    _is_refused = False
+    _head = 0
+    """Bytes of the head so far."""
+    _fields = 0
+    _pieces = 0
+    """Bytes of the body since the timer was set."""
+    _between = 0
+    """Bytes since the last piece of the body."""
+    _thrown_away = 0
+    _unsent = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first head, but not for ever."""
+        super().connection_made(transport)
+        self.logger = _log
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything that would look after the connection."""
+        self._await_nothing()
+        if self._stall is not None:
+            self._stall.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, as far as the bounds go."""
+        if self._is_refused or (self.cycle is not None and self.cycle.response_complete and self._in_body):
+            self._throw_away(len(data))
+            if self._is_refused:
+                return
+        rest = memoryview(data)
+        while len(rest) and not self._is_refused:
+            room = self.head_bytes - (self._head if self._in_head else self._between)
+            if room <= 0:
+                self._refuse(HeadTooLarge(f"the head of a request may have {self.head_bytes:,} bytes"))
+                return
+            part, rest = rest[:room], rest[room:]
+            was_in_head, pieces = self._in_head, self._pieces
+            # The parser keeps what it is given, and a view would keep all of `data`.
+            super().data_received(bytes(part) if len(rest) or len(part) != len(data) else data)
+            if self.parser is None or self._is_refused or self.transport.is_closing():
+                return
+            if self._in_head:
+                # What follows a body in one part is the next head's, but for a little of the body: that is not counted.
+                self._head += len(part) if was_in_head else 0
+            elif self._in_body:
+                self._between = 0 if self._pieces != pieces or was_in_head else self._between + len(part)
+        if self._in_head and self._head:
+            if self._timer is None:
+                self._await_head()
+        elif self._in_body and self._timer is None:
+            self._await_body()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._fields = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field of the head, or a trailer."""
+        self._fields += 1
+        if self._fields > self.head_fields:
+            raise HeadTooLarge(f"a request may have {self.head_fields} header fields")
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        if self.parser.should_upgrade() and self._get_upgrade() == b"websocket":
+            raise InvalidRequest("there are no websockets here; send an ordinary request")
+        super().on_headers_complete()
+        self._await_nothing()
+        self._in_head, self._in_body = False, True
+        self._head = self._between = self._pieces = self._thrown_away = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._pieces += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._await_nothing()
+        self._in_head, self._in_body = True, False
+        super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """A client that offers another protocol gets its answer in this one; its connection can't go on."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """What can't be parsed, or what a callback above refused."""
+        problem = _reason()
+        self._refuse(problem if isinstance(problem, MemstoreError) else InvalidRequest("this is no HTTP request"))
+
+    def pause_writing(self) -> None:
+        """More waits for the client than fits; see that it reads."""
+        super().pause_writing()
+        self._unsent = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self.stalled_seconds, self._see_it_read)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _see_it_read(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent >= self._unsent:
+            self.transport.abort()
+            return
+        self._unsent = unsent
+        self._stall = self.loop.call_later(self.stalled_seconds, self._see_it_read)
+
+    def _await_head(self) -> None:
+        self._timer = self.loop.call_later(self.head_seconds, self._head_is_late)
+        self._waiting[self] = None
+        if len(self._waiting) > self.waiting_most:
+            next(iter(self._waiting))._make_room()
+
+    def _await_body(self) -> None:
+        self._pieces = 0
+        self._timer = self.loop.call_later(self.body_seconds, self._body_is_due)
+
+    def _await_nothing(self) -> None:
+        self._waiting.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _head_is_late(self) -> None:
+        self._refuse(RequestTimeout(f"the head of a request must be there within {self.head_seconds:g} seconds"))
+
+    def _make_room(self) -> None:
+        self._refuse(RequestTimeout("too many connections wait for a request's head, and this one has waited longest"))
+
+    def _body_is_due(self) -> None:
+        self._timer = None
+        is_answered = self.cycle is None or self.cycle.response_complete
+        if self._pieces < self.body_bytes and (is_answered or not self.flow.read_paused):
+            self._refuse(
+                RequestTimeout(f"{self.body_bytes:,} bytes of a body must come every {self.body_seconds:g} seconds")
+            )
+        else:
+            self._await_body()
+
+    def _throw_away(self, size: int) -> None:
+        """Read on for a while after the answer, so that the client gets to read it."""
+        self._thrown_away += size
+        if self._thrown_away > _NOTHING_READ_BYTES:
+            self.transport.abort() if self._is_refused else self.transport.close()
+            self._is_refused = True
+
+    def _refuse(self, error: MemstoreError) -> None:
+        """Say why, if nothing else was said, and end the connection."""
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        self._await_nothing()
+        self._unset_keepalive_if_required()
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            is_unanswered = self._in_head
+        else:
+            is_unanswered = self._in_body and not cycle.response_started
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.flow.resume_writing()
+        if is_unanswered:
+            self.transport.write(_answer(error))
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._timer = self.loop.call_later(self.linger_seconds, self.transport.abort)
+
+
+def _reason() -> BaseException | None:
+    """What a callback of the parser raised, while the parser's own exception is handled."""
+    handled = sys.exc_info()[1]
+    return handled.__context__ if isinstance(handled, httptools.HttpParserCallbackError) else None
+
+
+def _answer(error: MemstoreError) -> bytes:
+    request_id = ids.new(ids.REQUEST)
+    body = envelope(error, request_id)
+    fields = {
+        **error.headers(),
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "request-id": request_id,
+        "connection": "close",
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return STATUS_LINE[error.status] + head.encode() + b"\r\n" + body

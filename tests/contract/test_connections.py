@@ -1,0 +1,283 @@
+"""What somebody without a key can cost: heads, connections and bodies have bounds, and what is over one is told."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import httpx2
+import pytest
+import uvicorn
+
+from app.server.protocol import BoundedProtocol
+from tests.contract.shapes import REQUEST_ID, is_id
+from tests.storage.outside import until
+from tests.support.servers import Server
+
+SECONDS = 60.0
+HEAD_BYTES = 65_536
+
+
+class Quick(BoundedProtocol):
+    """Bounds that a test can wait for."""
+
+    head_seconds = 0.3
+    body_seconds = 0.3
+    body_bytes = 1_000
+    stalled_seconds = 0.3
+    linger_seconds = 0.5
+    waiting_most = 20
+    _waiting: ClassVar[dict[BoundedProtocol, None]] = {}
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the size of the body; `/early` before it has read it, `/large` with 32 MB."""
+    assert scope["type"] == "http"
+    size, more = 0, scope["path"] != "/early"
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message["body"])
+        more = message["more_body"]
+    body = b"x" * 32_000_000 if scope["path"] == "/large" else b"%d" % size
+    head = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[tuple[str, int]]:
+    """Where a small application listens with the quick protocol."""
+    config = uvicorn.Config(echo, http=Quick, ws="none", lifespan="off", log_level="critical", access_log=False)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        yield listener.getsockname()
+        server.should_exit = True
+        thread.join()
+
+
+@contextlib.contextmanager
+def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
+    with socket.create_connection(address, timeout=SECONDS) as connection:
+        yield connection
+
+
+def address_of(server: Server) -> tuple[str, int]:
+    host, _, port = server.base_url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other side ends the connection."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := connection.recv(65_536):
+            received += chunk
+    return received
+
+
+def refusal(received: bytes, status: int) -> dict[str, Any]:
+    """The one refusal that was received, in the envelope."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), received[:200]
+    assert b"connection: close" in head
+    answer: dict[str, Any] = json.loads(body)
+    assert is_id(answer["request_id"], REQUEST_ID)
+    assert f"request-id: {answer['request_id']}".encode() in head
+    error: dict[str, Any] = answer["error"]
+    return error
+
+
+def send_while_taken(connection: socket.socket, piece: bytes, most: int) -> int:
+    """Send the piece again and again until `most` bytes are out or the other side takes no more; how many went out."""
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < most:
+            connection.sendall(piece)
+            sent += len(piece)
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"GET / HTTP/1.1\r\na: ", b"x" * 65_536),
+        (b"GET / HTTP/1.1\r\n", b"a: b\r\n" * 10_000),
+        (b"GET /", b"x" * 65_536),
+        (b"GET /?", b"x" * 1_000),
+        (b"GET / HTTP/1.1\r\n", b"a" * 65_536),
+        (b"", b"\r\n" * 30_000),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: ", b"x" * 65_536),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n" * 10_000),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;a=", b"x" * 65_536),
+    ],
+    ids=["value", "fields", "path", "query", "name", "lines", "trailer", "trailers", "extension"],
+)
+def test_a_head_of_64_megabytes_is_read_no_further_than_its_bound(server: Server, start: bytes, piece: bytes) -> None:
+    with connected(address_of(server)) as connection:
+        connection.sendall(start)
+        assert send_while_taken(connection, piece, 64_000_000) < 16_000_000
+        received = everything(connection)
+    if received and not start.startswith(b"POST"):  # a stranger's POST has its 401 by then
+        assert refusal(received, 431)["type"] == "request_too_large" if piece != b"\r\n" * 30_000 else True
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 1_000])
+def test_a_head_at_the_bound_is_read_and_one_byte_more_is_431(quick: tuple[str, int], pieces: int) -> None:
+    start, end = b"GET / HTTP/1.1\r\nhost: x\r\na: ", b"\r\n\r\n"
+    for more, status in ((0, 200), (1, 431)):
+        head = start + b"x" * (HEAD_BYTES - len(start) - len(end) + more) + end
+        with connected(quick) as connection:
+            step = -(-len(head) // pieces)
+            with contextlib.suppress(ConnectionError):
+                for place in range(0, len(head), step):
+                    connection.sendall(head[place : place + step])
+            if status == 200:
+                assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            else:
+                assert "65,536 bytes" in refusal(everything(connection), 431)["message"]
+
+
+def test_more_than_256_fields_are_431(server: Server) -> None:
+    for number, status in ((255, b"401"), (256, b"431")):
+        fields = b"".join(b"a%d: b\r\n" % each for each in range(number))
+        with connected(address_of(server)) as connection:
+            connection.sendall(b"GET /v1/memory_stores HTTP/1.1\r\nhost: x\r\n" + fields + b"\r\n")
+            assert connection.recv(65_536).split(b" ")[1] == status
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nhost: x\r\n", b"\r\n"])
+def test_half_a_head_is_waited_for_until_its_time_is_over(quick: tuple[str, int], sent: bytes) -> None:
+    with connected(quick) as connection:
+        connection.sendall(sent)
+        assert "within 0.3 seconds" in refusal(everything(connection), 408)["message"]
+
+
+def test_a_head_that_drips_has_no_more_time_than_another(quick: tuple[str, int]) -> None:
+    with connected(quick) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        stop = threading.Event()
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while not stop.wait(0.02):
+                    connection.sendall(b"a: b\r\n")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            refusal(everything(connection), 408)
+        finally:
+            stop.set()
+            dripping.join()
+
+
+def test_the_next_head_of_a_connection_has_its_time_from_its_first_byte(quick: tuple[str, int]) -> None:
+    whole = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    with connected(quick) as connection:
+        connection.sendall(whole)
+        assert connection.recv(65_536).endswith(b"\r\n\r\n0")
+        time.sleep(2 * Quick.head_seconds)  # nothing is to happen meanwhile: an idle connection is kept
+        connection.sendall(whole[:10])
+        refusal(everything(connection), 408)
+
+
+def test_a_body_that_drips_is_408_and_one_that_flows_is_read(quick: tuple[str, int]) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
+    for start in (head, head + b"x" * 999):
+        with connected(quick) as connection:
+            connection.sendall(start)
+            assert "1,000 bytes of a body" in refusal(everything(connection), 408)["message"]
+    with connected(quick) as connection:
+        connection.sendall(head)
+        for _ in range(20):
+            connection.sendall(b"x" * 5_000)
+            time.sleep(0.05)  # slow, but fast enough; longer as a whole than a body may stay away
+        assert connection.recv(65_536).endswith(b"100000")
+
+
+def test_who_was_answered_early_and_sends_no_more_is_let_go_without_another_word(quick: tuple[str, int]) -> None:
+    with connected(quick) as connection:
+        connection.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\nx")
+        received = everything(connection)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.count(b"HTTP/1.1") == 1
+
+
+def test_what_follows_an_early_answer_is_not_read_for_ever(quick: tuple[str, int]) -> None:
+    with connected(quick) as connection:
+        connection.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        assert send_while_taken(connection, b"10000\r\n" + b"x" * 65_536 + b"\r\n", 64_000_000) < 32_000_000
+
+
+def test_who_does_not_read_an_answer_is_let_go(quick: tuple[str, int]) -> None:
+    with connected(quick) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        connection.sendall(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+        time.sleep(4 * Quick.stalled_seconds)  # nothing is read meanwhile
+        assert len(everything(connection)) < 32_000_000
+
+
+def test_one_connection_too_many_ends_the_one_that_waited_longest(quick: tuple[str, int]) -> None:
+    with contextlib.ExitStack() as opened:
+        connections = [opened.enter_context(connected(quick)) for _ in range(Quick.waiting_most + 1)]
+        assert b"HTTP/1.1 408 " in everything(connections[0])
+        connections[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert connections[-1].recv(65_536).startswith(b"HTTP/1.1 200 ")
+    until(lambda: not Quick._waiting, "nobody waits")
+
+
+def test_a_websocket_is_refused_and_another_protocol_ignored(server: Server) -> None:
+    for protocol, status in (("websocket", 400), ("h2c", 401)):
+        with connected(address_of(server)) as connection:
+            connection.sendall(
+                b"GET /v1/memory_stores HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n"
+                b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nupgrade: " + protocol.encode() + b"\r\n\r\n"
+            )
+            refusal(everything(connection), status)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: " + b"9" * 5_000 + b"\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\na\x00: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\n a: b\r\n\r\n",
+        b"NONSENSE / HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+    ids=["tls", "length", "path", "connect", "nul", "folded", "method"],
+)
+def test_what_is_no_request_is_400_in_the_envelope(server: Server, sent: bytes) -> None:
+    with connected(address_of(server)) as connection:
+        connection.sendall(sent)
+        refusal(everything(connection), 400)
+
+
+def test_pipelined_requests_are_answered_one_after_the_other(quick: tuple[str, int]) -> None:
+    post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n" + b"x" * 70_000
+    with connected(quick) as connection:
+        connection.sendall(post * 5 + b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        received = everything(connection)
+    assert received.count(b"HTTP/1.1 200 ") == 6
+    assert received.count(b"70000") == 5
+
+
+def test_the_service_answers_everybody_else_meanwhile(server: Server, http: httpx2.Client) -> None:
+    with contextlib.ExitStack() as opened:
+        for _ in range(200):
+            opened.enter_context(connected(address_of(server))).sendall(b"GET /v1/memory_stores HTTP/1.1\r\na:")
+        with connected(address_of(server)) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\na: ")
+            send_while_taken(connection, b"x" * 65_536, 64_000_000)
+            assert http.get("/v1/memory_stores").status_code == 200
