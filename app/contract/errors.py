@@ -111,6 +111,17 @@ class NotFound(MemstoreError):
     status = 404
     type = "not_found_error"
 
+    def __init__(self, message: str, *, store_id: str | None = None, memory_id: str | None = None) -> None:
+        """The IDs: of the store that is not there, or of the store and the memory that is not in it."""
+        super().__init__(message)
+        self.store_id = store_id
+        self.memory_id = memory_id
+        self.erased = False
+        """Whether it was erased, by an administrator who forgot somebody, and must not come back."""
+
+    def fields(self) -> dict[str, Any]:
+        return {"erased": True} if self.erased else {}
+
 
 class Conflict(MemstoreError):
     """Somebody else was first: a name is taken, or a newer version is there (contract, 5.5)."""

@@ -99,6 +99,13 @@ LOCK_STORE = Statement(
      WHERE id = :store_id FOR UPDATE
     """
 )
+OWNER = Statement(
+    """
+    SELECT a.workspace_id FROM audit_entries a
+     WHERE a.subject = :store_id AND a.action = 'store.deleted' AND a.workspace_id IS NOT NULL LIMIT 1
+    """
+)
+"""The workspace of a store whose row is gone."""
 VERSION_IDS = Statement("SELECT id, memory_id FROM memory_versions WHERE store_id = :store_id")
 BLANK_STORE = Statement(
     """

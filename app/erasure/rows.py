@@ -10,6 +10,7 @@ from app.erasure import digests, queries
 from app.erasure.job import Finding, Job, Search
 from app.storage.contents.collector import condemn_unless_referenced
 from app.storage.rows.database import Database, Row, Transaction
+from app.storage.rows.erased import note_erased
 from app.storage.rows.statements import Statement
 from app.storage.rows.tables import DELETED
 from app.storage.upkeep.deleted_stores import Purger
@@ -68,9 +69,12 @@ async def _end_store(job: Job, store_id: str) -> None:
             memory_ids, version_ids = {row["memory_id"] for row in rows}, [row["id"] for row in rows]
             await insert_digests(transaction, job.id, job.salt, digests.MEMORY, memory_ids)
             await insert_digests(transaction, job.id, job.salt, digests.VERSION, version_ids)
+            await note_erased(transaction, store["workspace_id"], [(store_id, "")])
             await transaction.execute(queries.BLANK_STORE, {"store_id": store_id, "now": now})
             if store["deleted_at"] is None:
                 await transaction.execute(queries.COUNT_ONE_LESS, {"workspace_id": store["workspace_id"]})
+        elif (owner := await transaction.fetch_one(queries.OWNER, {"store_id": store_id})) is not None:
+            await note_erased(transaction, owner["workspace_id"], [(store_id, "")])
         await transaction.execute(
             queries.DONE, {"erasure_id": job.id, "store_id": store_id, "memory_ids": [""], "now": now}
         )
@@ -96,6 +100,7 @@ async def _erase_memories(job: Job, store_id: str, memory_ids: list[str]) -> Non
             versions = await transaction.fetch_all(queries.VERSIONS_OF, asked)
             await insert_digests(transaction, job.id, job.salt, digests.MEMORY, memory_ids)
             await insert_digests(transaction, job.id, job.salt, digests.VERSION, (row["id"] for row in versions))
+            await note_erased(transaction, store["workspace_id"], [(store_id, one) for one in memory_ids])
             await transaction.execute(queries.REDACT, asked)
             for sha256 in sorted({bytes(row["content_sha256"]) for row in versions if row["content_sha256"]}):
                 await condemn_unless_referenced(transaction, store_id, sha256)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.storage.rows.database import Row
+from app.storage.rows.database import Database, Row
+from app.storage.rows.erased import erased_deletions
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,15 @@ class ChangePage:
     next_after: int
     has_more: bool
     truncated: bool
+    erased: frozenset[str] = frozenset()
+    """The IDs of those that are the deletion of an erased memory."""
 
     def first(self, after: int) -> Sequence[Row]:
         """The changes that follow `after`, the page's beginning, without a gap."""
         return [row for number, row in enumerate(self.rows, after + 1) if row["seq"] == number]
 
 
-def page_of(rows: Sequence[Row], after: int, limit: int) -> ChangePage:
+async def page_of(database: Database, rows: Sequence[Row], after: int, limit: int) -> ChangePage:
     """The page after the number `after`, from what `queries.PAGE` found with one more than `limit`."""
     last_seq = rows[0]["last_seq"]
     found = [row for row in rows if row["seq"] is not None]
@@ -32,4 +35,5 @@ def page_of(rows: Sequence[Row], after: int, limit: int) -> ChangePage:
     found = found[:limit]
     # Behind the last page nothing is left, so it reaches to the newest number, whether its change is there or not.
     next_after = found[-1]["seq"] if has_more else last_seq
-    return ChangePage(found, last_seq, next_after, has_more, truncated=next_after - after != len(found))
+    erased = await erased_deletions(database, found)
+    return ChangePage(found, last_seq, next_after, has_more, next_after - after != len(found), erased)

@@ -84,7 +84,7 @@ class Feed:
         if not rows:
             raise store_not_found(store_id)
         _refuse_future(after, rows[0]["last_seq"])
-        return page_of(rows, after, limit)
+        return await page_of(self._database, rows, after, limit)
 
     async def follow(self, caller: Caller, store_id: str, after: int) -> AsyncGenerator[Item, None]:
         """What happens after the number `after`, and goes on happening.
@@ -116,11 +116,11 @@ class Feed:
                     if not rows:
                         yield Gone()
                         return
-                    page = page_of(rows, after, _PIECE)
+                    page = await page_of(self._database, rows, after, _PIECE)
                     if page.next_after <= after:
                         return  # The database was put back to an older state; a new request is told so.
                     if first := page.first(after):
-                        yield Changes([self._encode(row) for row in first])
+                        yield Changes([self._encode(row, row["id"] in page.erased) for row in first])
                     after = page.next_after
                     if page.truncated:
                         after = page.last_seq

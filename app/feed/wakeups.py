@@ -28,8 +28,8 @@ from app.storage.rows.database import Database, Row
 
 _log = logging.getLogger(__name__)
 
-Encode = Callable[[Row], bytes]
-"""A change's row as the bytes that go to every reader."""
+Encode = Callable[[Row, bool], bytes]
+"""A change's row, and whether it is the deletion of an erased memory, as the bytes that go to every reader."""
 
 _POLL_SECONDS = 0.05
 _KEEP_SECONDS = 1.0
@@ -181,13 +181,13 @@ class Wakeups:
         if not rows:
             channel.end(gone=True)
             return
-        page = page_of(rows, position, _BATCH)
+        page = await page_of(self._database, rows, position, _BATCH)
         if page.next_after < position:
             channel.end(gone=False)  # The database was put back to an older state.
         elif page.truncated:
             channel.begin(page.last_seq)  # Each reader finds the gap, and says so.
         elif page.rows:
-            channel.append([self._encode(row) for row in page.rows])
+            channel.append([self._encode(row, row["id"] in page.erased) for row in page.rows])
             FEED_LAG.observe(max(0, clock.now() - page.rows[0]["created_at"]) / clock.MICROSECONDS_PER_SECOND)
             channel.is_stale = channel.is_stale or page.has_more
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 import orjson
 from pydantic import Field
@@ -47,7 +47,8 @@ _EVENT_ID = re.compile(r"[0-9]{1,18}")
 class MemoryChange(TypedDict):
     """One change of a memory: a version, as the feed tells it.
 
-    `content_sha256` and `content_size_bytes` are null for a deletion; with `path` also after redaction.
+    `content_sha256` and `content_size_bytes` are null for a deletion; with `path` also after redaction. `erased` comes
+    with the deletion of a memory that was erased (`memstore forget`), and so must not be made again from a copy.
     """
 
     type: Literal["memory_change"]
@@ -62,6 +63,7 @@ class MemoryChange(TypedDict):
     created_at: Timestamp
     created_by: Actor | None
     redacted_at: Timestamp | None
+    erased: NotRequired[Literal[True]]
 
 
 class ChangePage(TypedDict):
@@ -95,10 +97,10 @@ class SnapshotQuery(QueryModel):
     view: View = Field("basic", description="`full` adds the content.")
 
 
-def change(row: Row) -> MemoryChange:
-    """A change as the wire shows it."""
+def change(row: Row, *, is_erased: bool) -> MemoryChange:
+    """A change as the wire shows it. `is_erased`: it is the deletion of an erased memory."""
     sha256 = row["content_sha256"]
-    return {
+    shown: MemoryChange = {
         "type": "memory_change",
         "seq": row["seq"],
         "operation": OPERATION_NAMES[row["operation"]],
@@ -112,12 +114,15 @@ def change(row: Row) -> MemoryChange:
         "created_by": actors.wire(row["actor_type"], row["actor_id"]),  # type: ignore[typeddict-item]
         "redacted_at": clock.rfc3339_or_none(row["redacted_at"]),
     }
+    if is_erased:
+        shown["erased"] = True
+    return shown
 
 
 def page(found: FoundPage) -> ChangePage:
     """A page as the wire shows it."""
     return {
-        "data": [change(row) for row in found.rows],
+        "data": [change(row, is_erased=row["id"] in found.erased) for row in found.rows],
         "last_seq": found.last_seq,
         "next_after": found.next_after,
         "has_more": found.has_more,
@@ -137,9 +142,9 @@ def event_id(text: str) -> int:
     return int(text)
 
 
-def change_event(row: Row) -> bytes:
+def change_event(row: Row, is_erased: bool) -> bytes:
     """A change as a server-sent event."""
-    return b"id: %d\nevent: change\ndata: %b\n\n" % (row["seq"], orjson.dumps(change(row)))
+    return b"id: %d\nevent: change\ndata: %b\n\n" % (row["seq"], orjson.dumps(change(row, is_erased=is_erased)))
 
 
 def _event(name: bytes, data: dict[str, str | int]) -> bytes:

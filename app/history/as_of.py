@@ -98,7 +98,9 @@ class AsOf:
             deleted = before is not None and before["operation"] == DELETED
             if before is None or deleted or (after is not None and after["operation"] == CREATED):
                 raise NotFound(
-                    f"memory {memory_id!r} was not found in memory store {store_id!r} as it was after change {seq}"
+                    f"memory {memory_id!r} was not found in memory store {store_id!r} as it was after change {seq}",
+                    store_id=store_id,
+                    memory_id=memory_id,
                 )
             return (await self._with_contents([before], with_content=with_content))[0]
 

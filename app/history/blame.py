@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 from app.contract import lines
 from app.contract.actors import Caller
-from app.contract.errors import InvalidRequest, NotFound
+from app.contract.errors import InvalidRequest
 from app.history import queries
 from app.history.limits import BLAME_MAX_VERSIONS
+from app.memories.service import not_found as memory_not_found
 from app.storage.contents.reading import ContentGone, with_fresh_rows
 from app.storage.rows.database import Row
 from app.storage.rows.tables import CREATED, DELETED
@@ -107,7 +108,7 @@ class Blame:
         if not rows:
             if await database.fetch_one(queries.STORE, scope) is None:
                 raise store_not_found(scope["store_id"])
-            raise NotFound(f"memory {scope['memory_id']!r} was not found in memory store {scope['store_id']!r}")
+            raise memory_not_found(scope["memory_id"], scope["store_id"])
         versions = [row for row in reversed(rows[:BLAME_MAX_VERSIONS]) if row["operation"] != DELETED]
         if not versions or versions[-1]["redacted_at"] is not None:
             raise InvalidRequest(

@@ -217,7 +217,8 @@ class ErrorCause(TypedDict):
 class ErrorDetail(TypedDict):
     """What was wrong. The two `conflicting_` fields come with `memory_path_conflict_error` only.
 
-    `details` comes where the cause has a finer name.
+    `details` comes where the cause has a finer name. `erased` comes with `not_found_error` where the memory or the
+    store was erased (`memstore forget`), and so must not be made again from a copy.
     """
 
     type: Literal[
@@ -237,6 +238,7 @@ class ErrorDetail(TypedDict):
     conflicting_memory_id: NotRequired[MemoryIdText]
     conflicting_path: NotRequired[MemoryPath]
     details: NotRequired[ErrorCause]
+    erased: NotRequired[Literal[True]]
 
 
 @with_config(

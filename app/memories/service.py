@@ -68,8 +68,11 @@ class _Change:
     expected_sha256: bytes | None
 
 
-def _not_found(memory_id: str, store_id: str) -> NotFound:
-    return NotFound(f"memory {memory_id!r} was not found in memory store {store_id!r}")
+def not_found(memory_id: str, store_id: str) -> NotFound:
+    """The refusal for a memory that its store does not have."""
+    return NotFound(
+        f"memory {memory_id!r} was not found in memory store {store_id!r}", store_id=store_id, memory_id=memory_id
+    )
 
 
 class Memories:
@@ -100,7 +103,7 @@ class Memories:
         row = await self._storage.database.fetch_one(statement, scope)
         if row is None:
             await self._require_store(scope)
-            raise _not_found(scope["memory_id"], scope["store_id"])
+            raise not_found(scope["memory_id"], scope["store_id"])
         return row
 
     async def _require_store(self, scope: Parameters) -> None:
@@ -377,7 +380,7 @@ async def _lock(transaction: Transaction, parameters: Parameters) -> tuple[Row, 
     memory = await transaction.fetch_one(queries.LOCK, parameters)
     store = await lock_store(transaction, parameters)
     if memory is None:
-        raise _not_found(parameters["memory_id"], parameters["store_id"])
+        raise not_found(parameters["memory_id"], parameters["store_id"])
     return memory, store
 
 

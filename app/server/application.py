@@ -179,6 +179,7 @@ def create_gateway(settings: Settings | None = None) -> Application:
         strict_beta=settings.strict_beta,
         max_body_bytes=settings.max_body_bytes,
         draining=app.state.draining.started,
+        database=app.state.storage.database,
         refusals=app.state.refusals,
         limits=RateLimits(*per_minute) if any(per_minute) else None,
         tracing=app.state.tracing,

@@ -16,7 +16,7 @@ from app.audit.refused_requests import Refusals
 from app.contract import ids
 from app.contract.actors import Caller
 from app.contract.calls import REQUEST_ID
-from app.contract.errors import InternalError, MemstoreError
+from app.contract.errors import InternalError, MemstoreError, NotFound, Unavailable
 from app.http import access
 from app.http import headers as header_rules
 from app.http.asgi import Application, Receive, Scope, Send
@@ -29,6 +29,8 @@ from app.server.envelope import envelope
 from app.server.rate_limits import RateLimits
 from app.server.streams import Recheck, send_stream
 from app.server.tracing import Tracing
+from app.storage.rows.database import Database
+from app.storage.rows.erased import was_erased
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -75,6 +77,7 @@ class Gateway:
         strict_beta: bool,
         max_body_bytes: int,
         draining: asyncio.Event | None = None,
+        database: Database | None = None,
         refusals: Refusals | None = None,
         limits: RateLimits | None = None,
         tracing: Tracing | None = None,
@@ -82,6 +85,7 @@ class Gateway:
     ) -> None:
         """`draining` is set when the process is asked to end; streams without an end of their own then end.
 
+        database: where to look whether what is missing was erased.
         refusals: where attempts at what is not allowed are noted for the audit log.
         log_all: print a line for every answer, not for those with a status of 500 and above alone.
         """
@@ -91,6 +95,7 @@ class Gateway:
         self._authenticator = authenticator
         self._strict_beta = strict_beta
         self._max_body_bytes = max_body_bytes
+        self._database = database
         self._refusals = refusals
         self._limits = limits
         self._tracing = tracing
@@ -122,6 +127,8 @@ class Gateway:
         except ClientLeft:
             return
         except MemstoreError as error:
+            if isinstance(error, NotFound):
+                await self._tell_erased(error, answer.caller)
             answer.refuse(error)
             if error.is_audited and self._refusals is not None:
                 self._refusals.note(error, self._operation(scope), answer.caller, answer.request_id)
@@ -141,6 +148,17 @@ class Gateway:
         else:
             await answer.send(send, head_only=method == "HEAD")
         self._tell(method, answer)
+
+    async def _tell_erased(self, error: NotFound, caller: Caller | None) -> None:
+        """Let a refusal say that what is missing was erased, to a caller of the workspace that it was erased from."""
+        if self._database is None or caller is None or error.store_id is None:
+            return
+        subjects = [(error.store_id, "")] if error.memory_id is None else [(error.store_id, error.memory_id)]
+        try:
+            error.erased = await was_erased(self._database, caller.workspace_id, subjects)
+        except Unavailable as unavailable:
+            # What it is not told now it learns when it asks again; that it is missing is true anyhow.
+            _log.info("whether something was erased could not be looked up: %s", unavailable)
 
     def _tell(self, method: str, answer: "_Answer") -> None:
         """Metrics, trace and log of an answer."""

@@ -63,7 +63,10 @@ def schemas_behind(part: Any) -> set[str]:
 
 REQUESTS = schemas_behind([operation.get("requestBody") for operation in API.values()])
 ANSWERS = schemas_behind([operation["responses"] for operation in OPERATIONS.values()])
-COMING_AND_GOING = {"ErrorDetail": {"conflicting_memory_id", "conflicting_path", "details"}}
+COMING_AND_GOING = {
+    "ErrorDetail": {"conflicting_memory_id", "conflicting_path", "details", "erased"},
+    "MemoryChange": {"erased"},
+}
 """The keys of answers that are not always there."""
 
 

@@ -94,9 +94,9 @@ async def test_a_change_costs_one_statement_however_many_read_it(
     monkeypatch.setattr(wakeups, "_POLL_SECONDS", 3_600)  # this process's own commits need no poll
     encoded: list[int] = []
 
-    def encode(row: Row) -> bytes:
+    def encode(row: Row, is_erased: bool) -> bytes:
         encoded.append(row["seq"])
-        return change_event(row)
+        return change_event(row, is_erased)
 
     monkeypatch.setattr(feed._wakeups, "_encode", encode)
     store_id = await parts.store()

@@ -326,3 +326,22 @@ erasure_digests = Table(
     Column("kind", Key, primary_key=True, comment="store, memory or version; within: a store that lost memories"),
     Column("digest", Key, primary_key=True, comment="SHA-256 of salt and ID, in hex: what the report shows"),
 )
+
+erased_ids = Table(
+    "erased_ids",
+    metadata,
+    Column("digest", Key, primary_key=True, comment="in hex: app.storage.rows.erased"),
+    Column("workspace_id", Key, nullable=False, comment="the only one that is told"),
+)
+"""Stores that were erased whole, and memories that were erased from stores that stayed."""
+
+feed_readers = Table(
+    "feed_readers",
+    metadata,
+    Column("store_id", Key, primary_key=True),
+    Column("reader_type", Key, primary_key=True, comment="session_token or api_key"),
+    Column("reader_id", Key, primary_key=True, comment="ID of the token or the key"),
+    Column("seq", BigInteger, nullable=False, comment="the newest change that it has certainly seen"),
+    Column("read_at", Micros, nullable=False, comment="when it last read; 30 days later the row goes"),
+    Index("feed_readers_read_at_idx", "read_at"),
+)
