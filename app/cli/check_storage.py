@@ -21,7 +21,7 @@ from app.cli import places as where
 from app.cli.findings import Findings
 from app.cli.unknown_settings import unknown_settings
 from app.settings import BadSettings, Settings, load
-from app.storage.contents.blobs import BlobStore, open_blob_store
+from app.storage.contents.blobs import BlobStore, DamagedMark, open_blob_store
 from app.storage.rows import migrations
 from app.storage.rows.database import Database
 from app.storage.rows.statements import Statement
@@ -229,7 +229,11 @@ class _StepFailed(Exception):
 
 
 async def _check_owner(findings: Findings, blobs: BlobStore, installation: str | None) -> None:
-    owner = await blobs.marked_owner()
+    try:
+        owner = await blobs.marked_owner()
+    except DamagedMark as error:
+        findings.failed("blob store's owner", str(error), "remove it if no other installation uses this place")
+        return
     if owner is None or installation is None:
         return
     if owner == installation:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.faults.load import STORES, assert_clean, load
 from tests.faults.places import Place
 from tests.faults.small_disks import SmallDisk, no_file_may_grow, small_disk
-from tests.storage.outside import outside
+from tests.storage.outside import outside, until
 from tests.support.backends import Backend
 from tests.support.postgres import ROOT_RUNS_AS, EmbeddedPostgres
 from tests.support.servers import Server, serve
@@ -105,3 +105,23 @@ def test_a_full_disk_under_the_blobs_alone_delays_only_the_move(sqlite_disk: Bac
             writing.assert_nothing_is_lost(server)
             assert http.get(STORES).status_code == 200
             assert_clean(environment)
+
+
+def test_a_disk_that_was_full_when_the_service_first_asked_whose_the_blobs_are_is_well_again_with_room(
+    sqlite_disk: Backend,
+) -> None:
+    with small_disk("6m") as disk:
+        environment = sqlite_disk.environment(disk.directory)
+        with serve(environment, settings={"MEMSTORE_BLOB_URL": f"file://{disk.directory}/blobs"}) as server:
+            mark = disk.directory / "blobs" / ".memstore-installation"
+            with server.http() as http:
+                mark.unlink()  # The start asked already.
+                disk.fill()
+                until(lambda: http.get("/readyz").status_code == 503, "the service says that it can't store")
+                assert not mark.exists() or len(mark.read_text()) == 32
+                assert [file.name for file in mark.parent.iterdir() if file.name.startswith("..")] == []
+                disk.free()
+                until(lambda: http.get("/readyz").status_code == 200, "the service is ready")
+            assert_clean(server.environment)
+            server.cli("sweep")
+            assert len(mark.read_text()) == 32

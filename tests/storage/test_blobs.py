@@ -6,12 +6,14 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.storage.contents import local_files
 from app.storage.contents.blobs import BlobStoreUnavailable, open_blob_store
+from app.storage.upkeep.installation import Ownership, SharedBlobStore
 from tests.storage.outside import digest, key
 from tests.storage.parts import Parts
 from tests.support.backends import SQLITE_DISK, Backend
@@ -226,3 +228,59 @@ async def test_two_processes_that_write_the_same_blob_at_once_leave_it_whole(tmp
         await stores[0].remove([reference(text)])
     for blobs in stores:
         await blobs.close()
+
+
+# The mark that says whose this place is.
+
+OURS, THEIRS = "0" * 31 + "a", "0" * 31 + "b"
+
+
+async def test_the_first_installation_that_asks_owns_the_place_and_an_empty_mark_is_none(parts: Parts) -> None:
+    path = f"{parts.blobs._root}/.memstore-installation"
+    for empty in (b"", b"\n", b"\0" * 32):
+        await parts.blobs._remove_paths([path])
+        await parts.blobs._write_many([(path, empty)])
+        assert await parts.blobs.marked_owner() is None
+        assert await parts.blobs.owner(OURS) == OURS
+        assert await parts.blobs.owner(THEIRS) == OURS
+        await parts.blobs._remove_paths([path])
+        assert await parts.blobs.owner(THEIRS) == THEIRS
+    assert await parts.blobs.list_store_ids() == []
+
+
+@pytest.mark.parametrize("written", [b"0" * 31, b"caf\xe9" * 8, b"0" * 100_000], ids=["short", "binary", "long"])
+async def test_a_damaged_mark_is_told_and_left_to_a_person(written: bytes, parts: Parts) -> None:
+    path = f"{parts.blobs._root}/.memstore-installation"
+    await parts.blobs._remove_paths([path])
+    await parts.blobs._write_many([(path, written)])
+    try:
+        with pytest.raises(SharedBlobStore, match=rf"memstore-installation .*{len(written):,} other bytes.*remove it"):
+            await Ownership(parts.storage.database, parts.blobs).check()
+        assert await parts.blobs._read_many([path]) == [written]
+    finally:
+        await parts.blobs._remove_paths([path])
+
+
+def broken_in_the_middle(real: Callable[[str, bytes], None]) -> Callable[[str, bytes], None]:
+    def pipe(path: str, content: bytes) -> None:
+        real(path, content[:5])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return pipe
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+async def test_a_mark_is_written_whole_or_not_at_all(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = open_blob_store(f"{scheme}://{tmp_path}/blobs", None)
+    with monkeypatch.context() as full:
+        if scheme == "file":
+            full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        else:
+            full.setattr(blobs._fs, "pipe_file", broken_in_the_middle(blobs._fs.pipe_file))
+        with pytest.raises(BlobStoreUnavailable):
+            await blobs.owner(OURS)
+    assert blobs._fs.find(f"{tmp_path}/blobs") == []
+    assert await blobs.owner(OURS) == OURS
+    await blobs.close()

@@ -1,20 +1,25 @@
 """The blob store: the home of content, behind fsspec. Keys are `<store id>/<sha256 in hex>`."""
 
 import asyncio
+import contextlib
+import errno
 import itertools
 import logging
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
-from app.contract.errors import Unavailable
+from app.contract.errors import MemstoreError, Unavailable
 from app.storage.contents.local_files import DurableLocalFileSystem
+from app.storage.contents.whole_files import write_whole
 from app.storage.metrics import BLOB_STORE_FAILURES, BLOB_STORE_SECONDS
 from app.storage.rows.timing import timed
 
@@ -31,10 +36,15 @@ _SHA256_HEX_DIGITS = 64
 _DIGEST = re.compile(rf"[0-9a-f]{{{_SHA256_HEX_DIGITS}}}")
 """Whoever knows a text can tell from its digest that it was here, so none goes into a log."""
 _OWNER_MARK = ".memstore-installation"
+_OWNER = re.compile(rb"[0-9a-f]{32}")
 
 
 class BlobStoreUnavailable(Unavailable):
     """The blob store does not answer or refuses; what is staged in the database is safe."""
+
+
+class DamagedMark(MemstoreError):
+    """What says whose this place is can't be read, so nobody knows whose blobs these are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +132,63 @@ class BlobStore:
         return sorted(name for name in names if not name.startswith("."))
 
     async def owner(self, candidate: str) -> str:
-        """The ID of the installation that this place belongs to: the first one that asked."""
-        path = f"{self._root}/{_OWNER_MARK}"
+        """The ID of the installation that this place belongs to: the first one that asked.
+
+        Raises:
+            DamagedMark: what says so can't be read.
+
+        """
         # A bucket that does not exist looks like a mark that does not; only the write tells them apart.
-        (owner,) = await self._read_many([path])
+        owner = await self.marked_owner()
         if owner is None:
-            await self._write_many([(path, candidate.encode())])
-            (owner,) = await self._read_many([path])
-        return (owner or b"").decode()
+            await self._mark(candidate)
+            owner = await self.marked_owner()
+        return owner or ""
 
     async def marked_owner(self) -> str | None:
-        """The installation that this place is marked as belonging to, if it is; nothing is written."""
-        (owner,) = await self._read_many([f"{self._root}/{_OWNER_MARK}"])
-        return None if owner is None else owner.decode()
+        """The installation that this place is marked as belonging to, if it is; nothing is written.
+
+        A mark without content is none: a full disk or a power cut left it.
+
+        Raises:
+            DamagedMark: it holds something else than an ID.
+
+        """
+        path = f"{self._root}/{_OWNER_MARK}"
+        (written,) = await self._read_many([path])
+        if written is None or not (text := _text(written)):
+            return None
+        if not _OWNER.fullmatch(text):
+            raise DamagedMark(f"{path} should hold the ID of an installation, and holds {len(written):,} other bytes")
+        return text.decode()
+
+    async def _mark(self, owner: str) -> None:
+        """Write the mark, whole or not at all: a part of it would disown the place for good."""
+        path, content = f"{self._root}/{_OWNER_MARK}", owner.encode()
+        if self._is_async:
+            await self._write_many([(path, content)])  # An object of S3 is there as a whole or not at all.
+            return
+        try:
+            await self._run(lambda: self._mark_whole(path, content))
+        except Exception as error:
+            raise _unavailable(error) from error
+
+    def _mark_whole(self, path: str, content: bytes) -> None:
+        if isinstance(self._fs, DurableLocalFileSystem):
+            # What is there is an empty mark, unless another installation is faster.
+            with contextlib.suppress(FileExistsError):
+                write_whole(Path(path), content, replace=os.path.exists(path) and not _text(Path(path).read_bytes()))
+            return
+        try:
+            self._fs.pipe_file(path, content)
+            written = self._fs.cat_file(path)
+        except Exception:
+            with contextlib.suppress(Exception):
+                self._fs.rm_file(path)
+            raise
+        if written != content:
+            self._fs.rm_file(path)
+            raise OSError(errno.EIO, "was cut short", path)
 
     async def close(self) -> None:
         """Wait for the threads that still write."""
@@ -227,6 +281,11 @@ async def _or_none_async(call: Awaitable[T]) -> T | None:
         return await call
     except FileNotFoundError:
         return None
+
+
+def _text(mark: bytes) -> bytes:
+    """What is written in a mark: the file of a power cut may have its length and zeros for content."""
+    return mark.strip(b" \t\r\n\x00")
 
 
 def _modified(entry: dict[str, Any]) -> float | None:

@@ -1,7 +1,7 @@
 """Whose blobs these are: the database's own ID, marked on the blob store by the first installation that uses it."""
 
 from app.contract.errors import MemstoreError
-from app.storage.contents.blobs import BlobStore
+from app.storage.contents.blobs import BlobStore, DamagedMark
 from app.storage.rows.database import Database
 from app.storage.rows.statements import Statement
 
@@ -31,7 +31,13 @@ class Ownership:
             row = await self._database.fetch_one(_INSTALLATION, {})
             assert row is not None
             self._id = row["id"]
-        if await self._blobs.owner(self._id) != self._id:
+        try:
+            owner = await self._blobs.owner(self._id)
+        except DamagedMark as error:
+            raise SharedBlobStore(
+                f"{error}, so orphaned blobs are not looked for; remove it if no other installation uses this place"
+            ) from error
+        if owner != self._id:
             raise SharedBlobStore(
                 "the blob store belongs to another installation, so orphaned blobs are not looked for; "
                 "give each installation a bucket, prefix or directory of its own"
