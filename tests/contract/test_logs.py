@@ -42,8 +42,10 @@ def logging_server(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -
         yield server
 
 
-def lines(server: Server) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in server.log.read_text().splitlines()]
+def lines(server: Server, *answers: httpx2.Response) -> list[dict[str, Any]]:
+    """What the server printed, once the lines about these answers are there."""
+    ids = [answer.headers["request-id"] for answer in answers]
+    return [json.loads(line) for line in server.log_with("\n", *ids).splitlines()]
 
 
 def test_each_line_is_one_object_with_time_level_logger_and_message(logging_server: Server) -> None:
@@ -58,7 +60,7 @@ def test_each_line_is_one_object_with_time_level_logger_and_message(logging_serv
 def test_an_answers_line_has_its_id_route_status_and_duration(logging_server: Server) -> None:
     with logging_server.http() as http:
         good, bad, none = (http.get(path) for path in ("/v1/memory_stores", "/v1/memory_stores/no", "/v1/no/such"))
-    by_id = {line.get("request_id"): line for line in lines(logging_server)}
+    by_id = {line.get("request_id"): line for line in lines(logging_server, good, bad, none)}
     for answer, route in (
         (good, "/v1/memory_stores"),
         (bad, "/v1/memory_stores/{memory_store_id}"),
@@ -92,7 +94,7 @@ def _use_every_place(server: Server, client: anthropic.Anthropic) -> None:
     stores.delete(store.id)
 
 
-def _use_every_route(server: Server) -> None:
+def _use_every_route(server: Server) -> httpx2.Response:
     """Each operation of the server's own document, whatever it is, with the marker in path, query, header and body."""
     with server.http() as http:
         documented = http.get("/openapi.json").json()["paths"]
@@ -106,16 +108,16 @@ def _use_every_route(server: Server) -> None:
                         body = {}
                     http.request(method, path, **body, params={"path_prefix": f"/{MARKER}", MARKER: MARKER})  # type: ignore[arg-type]
                     http.request(method, path, **body, headers={"last-event-id": MARKER, "user-agent": MARKER})  # type: ignore[arg-type]
-        http.get(f"/v1/{MARKER}")
         http.get(f"/{MARKER}?{MARKER}")
+        return http.get(f"/v1/{MARKER}")  # Only answers of the API get a line.
 
 
 def test_no_line_holds_what_callers_send(logging_server: Server) -> None:
     with logging_server.client(max_retries=0) as client:
         _use_every_place(logging_server, client)
-    _use_every_route(logging_server)
+    last = _use_every_route(logging_server)
+    routes = {line.get("route") for line in lines(logging_server, last)}
     printed = logging_server.log.read_text()
-    routes = {line.get("route") for line in lines(logging_server)}
     assert len(routes) > 20, "the requests left no lines, so their absence says nothing"
     found = [line for line in printed.splitlines() if MARKER in line]
     assert not found
@@ -125,7 +127,7 @@ def test_by_default_only_faults_get_a_line(backend: Backend, tmp_path: Path) -> 
     with serve(backend.environment(tmp_path)) as server, server.http() as http:
         assert http.get("/v1/memory_stores").status_code == 200
         assert http.get("/v1/memory_stores/none").status_code == 404
-        printed = server.log.read_text()
+    printed = server.log.read_text()  # Whole, since the server has ended.
     assert "app.http.requests" not in printed
     assert "Memstore serves at" in printed
 

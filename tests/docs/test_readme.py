@@ -97,6 +97,7 @@ def test_the_first_start_makes_a_key_and_prints_a_program_that_works(tmp_path: P
     daemon.start()
     try:
         key_file = directory / "data" / "api_key"
+        # The greeting comes before the first answer.
         printed = daemon.log.read_text(encoding="utf-8")
         assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
         assert key_file.read_text(encoding="utf-8").strip() not in printed, "standard output may be a log"

@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import anthropic
 import httpx2
 
-from tests.support.processes import Daemon, ProcessError, answers, free_port
+from tests.support.processes import POLL_SECONDS, Daemon, ProcessError, answers, free_port
 
 MEMSTORE = Path(sys.executable).with_name("memstore")
 API_VERSION = "2023-06-01"
 CLI_SECONDS = 120.0
+LOG_SECONDS = 30.0
 READY_PATH = "/readyz"
 STOPPED = (0, -signal.SIGTERM)
 """The exit statuses of a server that did what SIGTERM asks."""
@@ -62,6 +64,15 @@ class Server:
         check: raise `ProcessError`, with what it printed, if its exit status is not 0.
         """
         return run_cli(self.environment, *arguments, check=check)
+
+    def log_with(self, *texts: str) -> str:
+        """The log, once all these texts are in it: a line about an answer is written after the answer."""
+        deadline = time.monotonic() + LOG_SECONDS
+        while missing := [text for text in texts if text not in (log := self.log.read_text())]:
+            if time.monotonic() > deadline:
+                raise ProcessError(f"{missing} did not come into the log\n{self.daemon.log_tail()}")
+            time.sleep(POLL_SECONDS)
+        return log
 
     def kill(self) -> None:
         """End the server and its workers by SIGKILL."""
