@@ -5,11 +5,13 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from app.client.entries import Change, Entry
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import Refused
+from app.mount.sync.kept import KeptTexts
 
 
 class FakeEngine(StoreEngine):
@@ -36,6 +38,8 @@ class FakeEngine(StoreEngine):
         self._entries: dict[str, Entry] = {}
         self._stored: dict[str, bytes] = {}
         self._numbers = itertools.count(1)
+        self.kept = KeptTexts(Path("/dev/null/nowhere"))
+        """Takes nothing, until a test says where."""
 
     # What tests look at and do.
 
@@ -169,4 +173,10 @@ class FakeEngine(StoreEngine):
 
     def status(self) -> dict[str, Any]:
         known = {"feed": self.feed, "archived": self.archived, "gone": self.gone}
-        return {**known, "connected": True, "pending": [], "refused": []}
+        return {
+            **known,
+            "connected": True,
+            "pending": [],
+            "refused": [],
+            "kept": [one.to_json() for one in self.kept.list()],
+        }

@@ -15,6 +15,8 @@ from app.mount.fuse.kernel import mounting
 from app.mount.fuse.kernel.device import Session
 from app.mount.fuse.kernel.mounting import Options
 from app.mount.sync.engine import StoreEngine
+from app.mount.sync.kept import KeptTexts
+from tests.mount.fake_engine import FakeEngine
 
 E = TypeVar("E", bound=StoreEngine)
 
@@ -67,6 +69,8 @@ class Mounted:
 def mounted(engine: StoreEngine, path: Path, *, read_only: bool = False) -> Iterator[Mounted]:
     """Mount the store of an engine at a directory that is made for it; the engine is started and stopped."""
     path.mkdir(exist_ok=True)
+    if isinstance(engine, FakeEngine):
+        engine.kept = KeptTexts(path.parent / "kept")
     descriptor = mounting.open_device()
     with ThreadPoolExecutor(16) as pool:
         try:

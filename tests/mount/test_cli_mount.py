@@ -464,3 +464,53 @@ def running() -> list[str]:
             except OSError:
                 continue
     return found
+
+
+def test_a_text_that_close_could_not_save_is_kept_and_named_until_somebody_takes_it(
+    host: Host, sessions: Sessions, fuse: None
+) -> None:
+    notes = sessions.store("Notes", h="caf\n")
+    session = sessions.open(notes)
+    host.memstore("mount", "--session", session, "--root", host.root)
+    subprocess.run(["bash", "-c", r"printf 'long text caf\xc3' > h.md"], cwd=host.root / "notes", check=True)
+    wait_for("the refusal", lambda: bool(host.store("notes")["kept"]))
+    (kept,) = host.store("notes")["kept"]
+
+    left = host.memstore("unmount", "--root", host.root, check=False)
+
+    assert left.returncode == 1
+    assert f"{host.root}/notes/h.md" in left.stderr
+    assert kept["place"] in left.stderr
+    assert Path(kept["place"]).read_bytes() == b"long text caf\xc3"
+    which = f"{notes}/{kept['id']}"
+    for command in ("status", "doctor"):
+        assert "1 text that could not be saved is kept" in host.memstore(command, check=False).stdout
+    assert which in host.memstore("kept", "list").stdout
+    again = host.memstore("mount", "--session", session, "--root", host.root)
+    assert "1 text that could not be saved is kept" in again.stderr
+    assert sessions.texts(notes) == {"/h.md": "caf\n"}
+    assert host.memstore("unmount", "--root", host.root).returncode == 0
+
+    host.memstore("kept", "take", which, host.work / "rescued")
+
+    assert (host.work / "rescued").read_bytes() == b"long text caf\xc3"
+    assert host.memstore("kept", "list").stdout == "nothing is kept\n"
+    assert host.memstore("kept", "discard", which, check=False).returncode == 2
+
+
+def test_a_file_that_a_mirror_could_not_save_stays_where_it_is_and_is_named(host: Host, sessions: Sessions) -> None:
+    notes = sessions.store("Notes", plan="buy milk\n")
+    host.memstore("mount", "--session", sessions.open(notes), "--root", host.root, "--mode", MIRROR)
+    files = {"image.png": b"\x89PNG", "large.md": b"x" * 102_401}
+    for name, data in files.items():
+        (host.root / "notes" / name).write_bytes(data)
+    wait_for("the refusals", lambda: len(host.store("notes")["refused"]) == len(files))
+
+    left = host.memstore("unmount", "--root", host.root, check=False)
+
+    assert left.returncode == 1
+    assert "stays where it is" in left.stderr
+    for name, data in files.items():
+        assert f"{host.root}/notes/{name}" in left.stderr
+        assert (host.root / "notes" / name).read_bytes() == data
+    assert not (host.root / "notes/plan.md").exists()

@@ -131,7 +131,10 @@ class FuseFrontEnd:
     def status(self) -> dict[str, Any]:
         """What the file system knows; `refused` holds the engine's too."""
         known = self._filesystem.status()
-        return {**known, "refused": [*self._engine.status()["refused"], *known["refused"]]}
+        refused = self._engine.status()["refused"]
+        on_disk = {(one["path"], one["reason"]) for one in refused}
+        in_memory = [one for one in known["refused"] if (one["path"], one["reason"]) not in on_disk]
+        return {**known, "refused": [*refused, *in_memory]}
 
     def left_at(self, path: str) -> Path | None:
         """Nowhere: what can't be saved is put among the kept texts at once."""

@@ -70,6 +70,7 @@ class KeptTexts:
     def __init__(self, directory: Path) -> None:
         """Nothing is made before there is something to keep. directory: on a local disk, for its user alone."""
         self._directory = directory
+        self._here: set[str] = set()
 
     def keep(
         self, path: str, content: bytes | None, reason: str, *, memory_id: str | None = None,
@@ -85,6 +86,7 @@ class KeptTexts:
         """
         known = self._same(path, content, reason, operation)
         if known is not None:
+            self._here.add(known.id)
             return known
         now = clock.now()
         name = time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now / 1e6)) + secrets.token_hex(4)
@@ -109,7 +111,12 @@ class KeptTexts:
         _sync(self._directory)
         found = self._read(name)
         assert found is not None
+        self._here.add(name)
         return found
+
+    def kept_here(self) -> list[Kept]:
+        """Those that this object has put there, and nobody has taken or discarded."""
+        return [kept for kept in self.list() if kept.id in self._here]
 
     def list(self) -> list[Kept]:
         """All of them, the oldest first."""

@@ -70,7 +70,6 @@ class Uploader:
         self._retry_seconds = 0.0
         self._answer_seconds = 0.0
         self._kept = kept
-        self._kept_now: list[str] = []
         self.last_sync: str | None = None
 
     # Accepting
@@ -282,7 +281,7 @@ class Uploader:
     def _keep_refused(self, intent: Intent, error: Refused) -> bool:
         base = intent.target if intent.kind is Kind.REPLACE else intent.base
         try:
-            kept = self._kept.keep(
+            self._kept.keep(
                 intent.name,
                 self.content(intent) if intent.sha256 and intent.kind in (Kind.SAVE, Kind.REPLACE) else None,
                 error.message,
@@ -293,7 +292,6 @@ class Uploader:
         except OSError:
             _log.exception("refused write %d can't be kept", intent.number)
             return False
-        self._kept_now.append(kept.id)
         return True
 
     def content(self, intent: Intent) -> bytes:
@@ -354,7 +352,7 @@ class Uploader:
                 self._work.notify_all()
             self._finished.wait_for(lambda: waited_for.isdisjoint(self._unfinished), timeout)
             left = [self._unfinished[number].name for number in sorted(waited_for & set(self._unfinished))]
-        refused = [kept.path for kept in self._kept.list() if kept.id in self._kept_now]
+        refused = [kept.path for kept in self._kept.kept_here()]
         return list(dict.fromkeys(left + refused))
 
     def stop(self, timeout: float) -> list[str]:

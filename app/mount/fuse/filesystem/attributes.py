@@ -7,6 +7,7 @@ import time
 
 from app.client.entries import Entry
 from app.mount.fuse.filesystem.answering import find_node, later
+from app.mount.fuse.filesystem.characters import fits
 from app.mount.fuse.filesystem.handles import Handles
 from app.mount.fuse.filesystem.naming import NAME_MAX
 from app.mount.fuse.filesystem.nodes import AnyNode, File
@@ -60,16 +61,21 @@ class Attributes:
         def resize() -> Reply:
             if size and node.text is None and node.size:
                 return self.texts.when_loaded(request, node, resize)
+            if handle is None and node.writers and not node.scratch and _cuts_a_character(node.text, size):
+                return errno.EILSEQ  # whoever has it open would be told, for what is not his doing
             with self.tree.lock:
                 take_back = self.texts.truncate(node, size)
                 if handle is not None:
                     handle.unsaved = True
+                    if node.text is not None and not node.scratch and not fits(node.text, size, size):
+                        handle.torn = True
+                        self.survival.opened(number, handle)
             if handle is not None or node.writers or node.scratch:
                 return self._set_plain(node, fields)
 
             def save() -> Reply:
                 try:
-                    self.saver.save(node)  # nobody has it open, so no close will
+                    self.saver.save(node, keep=False)  # nobody has it open, so no close will
                 except (Refused, Offline):
                     take_back()
                     raise
@@ -137,6 +143,10 @@ class Attributes:
         size, _ = protocol.GETXATTR_IN.unpack_from(request.body)
         names = _extended(find_node(self.tree, request.nodeid))
         return _sized(b"".join(name + b"\0" for name in names), size)
+
+
+def _cuts_a_character(text: bytes | bytearray | None, size: int) -> bool:
+    return text is not None and size < len(text) and text[size] & 0xC0 == 0x80
 
 
 def _memory(node: AnyNode) -> Entry | None:

@@ -94,7 +94,7 @@ class Directories:
 
         def save() -> Reply:
             try:
-                self.saver.save(file)  # no close will
+                self.saver.save(file, keep=False)  # no close will
             except (Refused, Offline):
                 with self.tree.lock:
                     if file.place is Place.LINKED and not file.writers:

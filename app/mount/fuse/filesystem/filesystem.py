@@ -60,7 +60,7 @@ class FileSystem:
         self.handles = Handles()
         self.housekeeper = Housekeeper()
         self.coherence = Coherence(self.tree, engine, self.housekeeper)
-        self.saver = Saver(self.tree, engine, self.coherence)
+        self.saver = Saver(self.tree, engine, self.coherence, self.handles)
         self.renames = Renames(self.tree, self.saver, self.coherence)
         self._survival = Survival(self.tree, self.handles)
         self.tree.on_placed = self._survival.node
@@ -178,6 +178,9 @@ class FileSystem:
         open_files: also what is still open for writing, as it is now.
         timeout: seconds, for saves that are under way. Returns the paths that the engine did not take.
         """
+        if open_files:
+            for handle in list(self.handles.table.values()):
+                self.saver.set_held_aside(handle)
         failed = self.saver.save_all(open_files=open_files)
         if not self.saver.gate.wait_until_empty(timeout):
             failed += [self.tree.path(file) for file in self.tree.files() if file.dirty and not file.scratch]

@@ -15,7 +15,7 @@ from app.mount.fuse.kernel.requests import Request
 class Handle:
     """One open file description."""
 
-    __slots__ = ("file", "opener", "request", "unsaved", "writable")
+    __slots__ = ("file", "held", "opener", "request", "torn", "unsaved", "writable")
 
     def __init__(self, file: File, *, writable: bool, opener: int, request: int = 0) -> None:
         self.file = file
@@ -26,6 +26,11 @@ class Handle:
         """The unique number of the request that opened it."""
         self.unsaved = False
         """Bytes came through this handle since the file was last saved."""
+        self.held = b""
+        """The beginning of a character at the end of what was appended: it goes into the text with the rest of it, so
+        that what others append meanwhile does not tear it."""
+        self.torn = False
+        """What came through this handle may have left a part of a character in the text."""
 
 
 class Handles:
@@ -48,6 +53,10 @@ class Handles:
         file.handles += 1
         file.writers += writable
         return number
+
+    def writers_of(self, file: File) -> list[Handle]:
+        """The handles by which the file may be written. From any thread."""
+        return [handle for handle in list(self.table.values()) if handle.file is file and handle.writable]
 
     def adopt(self, number: int, handle: Handle) -> None:
         """A handle of an earlier worker goes on."""

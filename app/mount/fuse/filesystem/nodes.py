@@ -83,14 +83,15 @@ class File(Node):
     """A memory's text, or a file that is none (yet)."""
 
     __slots__ = (
+        "aside",
         "base_text",
         "dirty",
         "edits",
         "entry",
         "handles",
+        "kept",
         "merged",
         "parked",
-        "poison",
         "refused",
         "saving",
         "scratch",
@@ -115,8 +116,11 @@ class File(Node):
         """Lives in the mount alone."""
         self.parked: Entry | None = None
         """A memory that was renamed to this scratch name: still where it was on the server."""
-        self.poison = 0
-        """The errno of a refused write. Nothing is saved, and the text goes back at the last close."""
+        self.aside = False
+        """The text has bytes that are none: its writer was told, and it is among the kept texts as it was. Others are
+        still writing; what they save goes without those bytes."""
+        self.kept: str | None = None
+        """The ID of this text among the kept ones, as it was when it could not be saved."""
         self.refused: str | None = None
         """Why the text could not be saved, if nobody could be told; its bytes are kept."""
         self.handles = 0

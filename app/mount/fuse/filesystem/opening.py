@@ -13,6 +13,7 @@ from app.mount.fuse.filesystem.texts import Texts
 from app.mount.fuse.kernel import protocol
 from app.mount.fuse.kernel.protocol import Feature, OpenFlag
 from app.mount.fuse.kernel.requests import Reply, Request
+from app.mount.sync.errors import Offline, Refused
 
 _OPEN = protocol.OPEN_IN.unpack_from
 
@@ -109,9 +110,9 @@ class Opening:
         number, *_ = protocol.FLUSH_IN.unpack_from(request.body)
         handle = self._handle(number)
         file = handle.file
-        if file.poison and handle.writable:
-            return file.poison
-        if not file.dirty or file.scratch or file.place is Place.REMOVED or not ends_the_edit(handle, request.pid):
+        if not (file.dirty or handle.held) or file.scratch or file.place is Place.REMOVED:
+            return None
+        if not ends_the_edit(handle, request.pid):
             return None
         return self._save_later(request, handle, durable=False)
 
@@ -120,20 +121,32 @@ class Opening:
         number, *_ = protocol.FSYNC_IN.unpack_from(request.body)
         handle = self._handle(number)
         file = handle.file
-        if file.poison and handle.writable:
-            return file.poison
         if file.scratch or file.place is Place.REMOVED:
             return None
         return self._save_later(request, handle, durable=True)
 
     def _save_later(self, request: Request, handle: Handle, *, durable: bool) -> Reply:
-        handle.unsaved = False
+        """durable: for fsync. Who wrote nothing is not told of what others wrote."""
+        is_told, handle.unsaved = handle.unsaved, False
 
         def save() -> Reply:
-            self.saver.save(handle.file, durable=durable)
+            try:
+                self._save(handle, durable=durable)
+            except (Refused, Offline):
+                if is_told:
+                    handle.unsaved = durable  # fsync told it; so will close, if it is still so
+                    raise
             return None
 
         return later(request, save)
+
+    def _save(self, handle: Handle, *, durable: bool) -> None:
+        is_cut = bool(handle.held)
+        if is_cut and not durable:
+            self.saver.set_held_aside(handle)
+        self.saver.save(handle.file, handle=handle, durable=durable, ends=not durable)
+        if is_cut:
+            raise Refused(errno.EILSEQ, "it ends within a character")
 
     def release(self, request: Request) -> Reply:
         """The last descriptor of an open file is closed: save what no flush has."""
@@ -144,11 +157,12 @@ class Opening:
                 return None
             self.survival.closed(number)
             file = handle.file
-            if handle.writable and file.writers == 0 and file.poison:
-                self.texts.roll_back(file)
+            if file.writers == 0 and file.aside:
+                self.saver.put_back_text(file)  # what is text of it is saved
             if file.handles == 0 and not file.dirty and file.entry is not None:
                 file.text = file.base_text = None
-        if not file.dirty or file.writers or file.place is Place.REMOVED:
+        is_over = not file.dirty or file.writers > 0
+        if (is_over and not handle.held) or file.place is Place.REMOVED:
             return None
         if file.scratch:
             self.scratch_files.keep_later(file)

@@ -16,7 +16,6 @@ from app.mount.fuse.filesystem.coherence import Coherence
 from app.mount.fuse.filesystem.naming import check_name
 from app.mount.fuse.filesystem.nodes import AnyNode, Directory, File, Place, Tree
 from app.mount.fuse.filesystem.saving import Saver
-from app.mount.sync.errors import Refused
 from app.mount.sync.scratch import is_scratch
 
 RENAME_NOREPLACE = 1
@@ -99,6 +98,8 @@ class Renames:
 
     def unlink(self, file: File) -> None:
         """Take the file from its name. With the lock."""
+        if file.dirty and file.kept is not None:
+            self.saver.discard_kept(file)  # whoever removes the file wants its text no more
         self.tree.detach(file, Place.REMOVED)
         file.ctime_ns = file.parent.ctime_ns if file.parent else file.ctime_ns
 
@@ -195,8 +196,6 @@ class Renames:
         self, source: File, target: File | None, new_parent: Directory, new_name: bytes, new_path: str
     ) -> None:
         """A temporary or brand-new file becomes real: one version of the memory that is or was there."""
-        if source.poison:
-            raise Refused(source.poison, "an earlier write to this file was refused")
         with self.tree.lock:
             assert source.text is not None
             data, edits = bytes(source.text), source.edits

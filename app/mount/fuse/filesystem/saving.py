@@ -4,16 +4,22 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from app.client.entries import Entry
+from app.mount.fuse.filesystem.characters import fault_of, without_what_is_no_text
 from app.mount.fuse.filesystem.coherence import Coherence
+from app.mount.fuse.filesystem.handles import Handle, Handles
 from app.mount.fuse.filesystem.naming import may_last
 from app.mount.fuse.filesystem.nodes import File, Place, Tree
+from app.mount.sync.delivery import KeptBeside
 from app.mount.sync.engine import StoreEngine
-from app.mount.sync.errors import Offline, Refused
+from app.mount.sync.errors import MountError, Offline, Refused
+
+log = logging.getLogger(__name__)
 
 SERVER_SECONDS = 30.0
 """How long fsync waits for a server that does not answer."""
@@ -63,8 +69,9 @@ class Gate:
 class Saver:
     """Saves files. Its methods wait for the network: not for the reading thread."""
 
-    def __init__(self, tree: Tree, engine: StoreEngine, coherence: Coherence) -> None:
+    def __init__(self, tree: Tree, engine: StoreEngine, coherence: Coherence, handles: Handles) -> None:
         self.tree = tree
+        self.handles = handles
         self.engine = engine
         self.coherence = coherence
         self.gate = Gate()
@@ -127,11 +134,18 @@ class Saver:
             self.on_saved(file)
         return True
 
-    def save(self, file: File, *, durable: bool = False) -> None:
+    def save(
+        self, file: File, *, handle: Handle | None = None, durable: bool = False, ends: bool = True, keep: bool = True
+    ) -> None:
         """Save the file's text, if there is something to save.
 
+        handle: by which it was written, and whose caller waits to be told.
+        ends: that edit is over, so that bytes which are no text will not become one.
+        keep: put a text that is refused among the kept ones; else the caller takes back what it did.
+
         Raises:
-            Refused: nothing was saved. The text stays in the mount, until somebody writes it anew or removes it.
+            Refused: nothing was saved, or, of a text that is none, what others had written. The text stays in the
+                mount until somebody writes it anew or removes it; one that is none goes.
             Offline: as the engine says.
 
         """
@@ -139,8 +153,6 @@ class Saver:
             with self.tree.lock:
                 if file.place is Place.REMOVED or file.scratch:
                     return
-                if file.poison:
-                    raise Refused(file.poison, "an earlier write to this file was refused")
                 path, dirty = self.tree.path(file), file.dirty
             if not dirty:
                 if durable:
@@ -149,31 +161,140 @@ class Saver:
             with self.coherence.holding(path):
                 if file.text is None:
                     self.load(file)
-                self.save_at(file, path, durable=durable)
+                self._save_or_keep(file, path, handle, durable=durable, ends=ends, keep=keep)
+
+    def _save_or_keep(
+        self, file: File, path: str, handle: Handle | None, *, durable: bool, ends: bool, keep: bool
+    ) -> None:
+        assert file.text is not None
+        data = bytes(file.text)
+        fault = fault_of(data)
+        if fault is None:
+            for writer in self.handles.writers_of(file):
+                writer.torn = False
+            self.save_at(file, path, durable=durable, keep=keep)
+            return
+        others = [writer for writer in self.handles.writers_of(file) if writer is not handle]
+        if handle is not None and not handle.torn and (file.aside or any(other.torn for other in others)):
+            self.save_at(file, path, durable=durable, keep=keep, is_part=True)  # not this one's bytes
+            return
+        refusal = Refused(errno.EILSEQ, fault)
+        if not ends or not keep:
+            raise refusal
+        if not self.set_aside(file, path, data, refusal):
+            raise refusal  # it stays here alone
+        if any(other.unsaved and not other.torn for other in others):
+            with self.tree.lock:
+                file.aside = True
+            if handle is not None:
+                handle.torn = False
+            self.save_at(file, path, durable=durable, keep=keep, is_part=True)
+        else:
+            with self.tree.lock:
+                self.put_back_text(file)
+            if file.dirty:
+                self.save_at(file, path, durable=durable, keep=False)
+        raise refusal
+
+    def put_back_text(self, file: File) -> None:
+        """The file has the memory's text again, or is as empty as when it was made. With the lock."""
+        file.aside, file.refused = False, None
+        if file.place is Place.REMOVED:
+            return
+        file.text, file.dirty = (bytearray(), True) if file.entry is None else (None, False)
+        file.edits += 1
+        file.reply = None
+        self.on_saved(file)
+        self.coherence.tell_text(file)
+
+    def set_aside(self, file: File, path: str, data: bytes, refusal: Refused) -> bool:
+        """Put a text among the kept ones; whether the disk took it. What it goes on from need not be kept too."""
+        memory = file.entry or file.parked
+        try:
+            kept = self.engine.kept.keep(
+                path, data, refusal.message, memory_id=memory.memory_id if memory else None, errno=refusal.errno
+            )
+            # A text that is none leaves the file; what is refused for another reason may be saved later.
+            before, file.kept = file.kept, None if refusal.errno == errno.EILSEQ else kept.id
+            if before not in (None, kept.id):
+                self._discard(before, data)
+        except OSError as error:
+            log.error("a text that can't be saved can't be kept either: %s", error.strerror)
+            with self.tree.lock:
+                file.refused = f"{refusal.message}; it is in memory alone: {error.strerror}"
+            return False
+        return True
+
+    def discard_kept(self, file: File) -> None:
+        """Keep the file's refused text no longer."""
+        assert file.kept is not None
+        with contextlib.suppress(MountError, OSError):  # somebody took it
+            self.engine.kept.discard(file.kept)
+        file.kept = None
+
+    def _discard(self, kept_id: str | None, by: bytes) -> None:
+        """Keep a text no longer if `by` begins with it."""
+        assert kept_id is not None
+        with contextlib.suppress(MountError, OSError):
+            if by.startswith(self.engine.kept.show(kept_id)):
+                self.engine.kept.discard(kept_id)
+
+    def set_held_aside(self, handle: Handle) -> None:
+        """Keep the beginning of a character whose rest will not come, with the text before it; then let it go."""
+        file = handle.file
+        with self.tree.lock:
+            held, text = handle.held, file.text
+            path = self.tree.path(file)
+        if not held:
+            return
+        if text is None:
+            text = self.fetched(file)
+        whole = bytes(text) + held
+        if file.place is not Place.REMOVED:
+            self.set_aside(file, path, whole, Refused(errno.EILSEQ, fault_of(whole) or "not UTF-8"))
+        with self.tree.lock:
+            handle.held = b""
 
     def _wait_for_server(self, path: str) -> None:
         """What an earlier close left in the journal must be on the server."""
         if path in self.engine.status()["pending"] and path in self.engine.flush(SERVER_SECONDS):
             raise Offline
 
-    def save_at(self, file: File, path: str, *, durable: bool = False) -> None:
-        """Save the text at this path, which the caller holds, as it does `file.saving`. Raises as `save`."""
+    def save_at(
+        self, file: File, path: str, *, durable: bool = False, keep: bool = True, is_part: bool = False
+    ) -> None:
+        """Save the text at this path, which the caller holds, as it does `file.saving`. Raises as `save`.
+
+        is_part: without the bytes that are no text.
+        """
         with self.tree.lock:
             assert file.text is not None
             data, base, edits = bytes(file.text), file.entry, file.edits
             base_text = file.base_text
+        whole = data
+        if is_part:
+            data = without_what_is_no_text(data)
         try:
             result = self.checked_save(path, data, base, base_text=base_text, durable=durable)
         except Refused as refusal:
+            if keep and not isinstance(refusal, KeptBeside):
+                self.set_aside(file, path, data, refusal)
             with self.tree.lock:
-                file.refused = refusal.message
+                if file.refused is None or not file.refused.startswith(refusal.message):
+                    file.refused = refusal.message
                 if refusal.errno == errno.ESTALE:
                     self._give_way(file, path, data, edits)
             if refusal.errno == errno.EROFS:
                 self.coherence.on_feed("")  # archived meanwhile?
             raise
+        if file.kept is not None and not is_part:
+            self._discard(file.kept, data)
+            file.kept = None
         with self.tree.lock:
             self.settle(file, data, edits, result)
+            if data != whole and file.edits == edits and file.text is not None:
+                file.dirty = True  # its writer may still finish it
+                self.on_saved(file)
 
     def checked_save(
         self, path: str, data: bytes, base: Entry | None, *, base_text: bytes | None = None, durable: bool = False
@@ -184,10 +305,8 @@ class Saver:
         """
         if base_text is not None and (base is None or not _is_content(base_text, base)):
             base_text = None
-        try:
-            data.decode()
-        except UnicodeDecodeError as error:
-            raise Refused(errno.EILSEQ, f"not UTF-8 at byte {error.start:,}") from None
+        if (fault := fault_of(data)) is not None:
+            raise Refused(errno.EILSEQ, fault)
         try:
             entry = self.engine.save(path, data, base, base_text=base_text, durable=durable)
         except Refused as refusal:
@@ -327,9 +446,11 @@ class Saver:
                     self.keep(file)
                 else:
                     self.save(file)
-            except (Refused, Offline):
+            except (Refused, Offline) as failure:
                 with self.tree.lock, contextlib.suppress(UnicodeDecodeError):
-                    failed.append(self.tree.path(file))
+                    failed.append(path := self.tree.path(file))
+                if scratch and file.scratch and isinstance(failure, Refused) and file.text is not None:
+                    self.set_aside(file, path, bytes(file.text), failure)  # the mount may be about to end
         return failed
 
 

@@ -78,8 +78,8 @@ def _of_node(node: AnyNode) -> Record:
     if isinstance(node, Directory):
         return *common, node.made_here
     return (
-        *common, _of_entry(node.entry), node.dirty, node.scratch, _of_entry(node.parked), node.poison, node.refused,
-        node.merged, node.base_text,
+        *common, _of_entry(node.entry), node.dirty, node.scratch, _of_entry(node.parked), node.aside, node.refused,
+        node.merged, node.base_text, node.kept,
     )  # fmt: skip
 
 
@@ -90,7 +90,9 @@ def _with_text(node: AnyNode) -> list[Record]:
 
 
 def _of_handle(number: int, handle: Handle) -> Record:
-    return _OPENED, number, handle.file.id, handle.writable, handle.opener, handle.request
+    return (
+        _OPENED, number, handle.file.id, handle.writable, handle.opener, handle.request, handle.held, handle.torn,
+    )  # fmt: skip
 
 
 class Survival:
@@ -183,7 +185,7 @@ class Survival:
         self._append(lambda: [] if self._matters(node) else [(_FORGOTTEN, node.id)])
 
     def opened(self, number: int, handle: Handle) -> None:
-        """A handle is new."""
+        """A handle is new, or has changed."""
         self._append(lambda: [_of_handle(number, handle)])
 
     def closed(self, number: int) -> None:
@@ -204,11 +206,12 @@ def restore(state: bytes, tree: Tree, handles: Handles, coherence: Coherence) ->
         for number, node in made.items():
             if isinstance(node, File):
                 _fill(node, texts.get(number), coherence)
-        for number, (node_id, writable, opener, request) in opened.items():
+        for number, (node_id, writable, opener, request, held, torn) in opened.items():
             file = tree.nodes.get(node_id)
             if isinstance(file, File):
                 handle = Handle(file, writable=writable, opener=opener, request=request)
-                handle.unsaved = writable and file.dirty
+                handle.unsaved = writable and (file.dirty or bool(held))
+                handle.held, handle.torn = held, torn
                 handles.adopt(number, handle)
 
 
@@ -242,7 +245,7 @@ def _make(tree: Tree, number: int, fields: Record) -> AnyNode:
         (directory.made_here,) = rest
         return directory
     file = File(number, 0, tree.uid, tree.gid)
-    entry, file.dirty, file.scratch, parked, file.poison, file.refused, file.merged, file.base_text = rest
+    entry, file.dirty, file.scratch, parked, file.aside, file.refused, file.merged, file.base_text, file.kept = rest
     file.entry, file.parked = _to_entry(entry), _to_entry(parked)
     return file
 

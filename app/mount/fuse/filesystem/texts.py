@@ -1,4 +1,4 @@
-"""The texts of files: read, written, cut, and put back when a write was refused."""
+"""The texts of files: read, written and cut. What is refused changes nothing."""
 
 import errno
 import os
@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from app.contract.limits import CONTENT_MAX_BYTES
 from app.mount.fuse.filesystem.answering import Work, find_file, later
-from app.mount.fuse.filesystem.handles import Handles
-from app.mount.fuse.filesystem.nodes import File, Place
+from app.mount.fuse.filesystem.characters import can_be_text, fits, unfinished
+from app.mount.fuse.filesystem.handles import Handle, Handles
+from app.mount.fuse.filesystem.nodes import File
 from app.mount.fuse.filesystem.saving import Saver
 from app.mount.fuse.filesystem.survival import Survival
 from app.mount.fuse.kernel import protocol
@@ -65,7 +66,7 @@ class Texts:
         return bytes(text[offset : offset + size])
 
     def write(self, request: Request) -> Reply:
-        """Change a piece of the text, in memory. A piece that no memory could hold is refused, and poisons the file."""
+        """Change a piece of the text, in memory. A piece that no memory could hold is refused, and nothing changes."""
         body = request.body
         number, offset, size, write_flags, _, flags, _ = _WRITE(body)
         handle = self.handles.table.get(number)
@@ -74,6 +75,8 @@ class Texts:
             # It was loaded when it was opened, but then saved for another handle, or by an earlier worker.
             return self.when_loaded(request, file, lambda: self.write(request))
         data = body[protocol.WRITE_IN.size : protocol.WRITE_IN.size + size]
+        is_mapped = bool(write_flags & WriteFlag.CACHE)
+        appends = bool(flags & os.O_APPEND) and not is_mapped
         with self.tree.lock:
             if flags & os.O_APPEND and file.writers == 1:
                 self.saver.catch_up(file)
@@ -81,32 +84,62 @@ class Texts:
             if not isinstance(text, bytearray):
                 assert text is not None
                 text = file.text = bytearray(text)
-            length = len(text)
-            if flags & os.O_APPEND and not write_flags & WriteFlag.CACHE and offset != length:
-                if request.resent and text.endswith(data):
+            held = handle.held if handle is not None and appends else b""
+            if appends and offset != len(text) + len(held):
+                if request.resent and (text + held).endswith(data):
                     return protocol.write_out(size)
                 # The kernel's idea of the end is older than ours: what it cached at the wrong place must go.
-                offset = length
                 self.coherence.tell_text(file)
-            if offset + size > self.limit(file):
-                return self._poison(file, errno.EFBIG)
-            if not file.scratch and offset == length and not _can_follow(text, data):
-                return self._poison(file, errno.EILSEQ)
-            if offset > length:
-                text.extend(bytes(offset - length))
-            text[offset : offset + size] = data
-            file.writer = 0 if write_flags & WriteFlag.CACHE else request.pid
+            if appends:
+                offset, data = len(text), held + data
+            if offset + len(data) > self.limit(file):
+                return errno.EFBIG
+            if not file.scratch and not is_mapped and not self._can_stand(handle, text, offset, data, appends=appends):
+                return self._give_up_held(request, handle) if held and handle is not None else errno.EILSEQ
+            if handle is not None and appends and not file.scratch:
+                cut = unfinished(data)
+                data, handle.held = data[: len(data) - cut], data[len(data) - cut :]
             if handle is not None:
                 handle.unsaved = True
+            if data:
+                self._put(file, handle, offset, data)
+            if handle is not None and (held or handle.held or handle.torn):
+                self.survival.opened(number, handle)
+            file.writer = 0 if is_mapped else request.pid
             if write_flags & WriteFlag.KILL_SUIDGID:
                 file.mode &= ~(stat.S_ISUID | stat.S_ISGID)
-            was_dirty = file.dirty
-            _edited(file)
-            if was_dirty:
-                self.survival.written(file, offset, data)
-            else:
-                self.survival.file(file)
         return protocol.write_out(size)
+
+    def _can_stand(self, handle: Handle | None, text: bytearray, offset: int, data: bytes, *, appends: bool) -> bool:
+        """Whether a text can have the bytes there, whatever is written later. Another's half character is no reason."""
+        if offset != len(text):
+            return can_be_text(data, begins_inside=True)
+        cut = unfinished(text) if handle is not None and handle.torn and not appends else 0
+        return can_be_text(bytes(text[len(text) - cut :]) + data, begins_inside=False)
+
+    def _put(self, file: File, handle: Handle | None, offset: int, data: bytes) -> None:
+        text = file.text
+        assert isinstance(text, bytearray)
+        was_whole = file.scratch or fits(text, offset, min(offset + len(data), len(text)))
+        text.extend(bytes(max(0, offset - len(text))))
+        text[offset : offset + len(data)] = data
+        if handle is not None and was_whole and not file.scratch and not fits(text, offset, offset + len(data)):
+            handle.torn = True
+        was_dirty = file.dirty
+        _edited(file)
+        if was_dirty:
+            self.survival.written(file, offset, data)
+        else:
+            self.survival.file(file)
+
+    def _give_up_held(self, request: Request, handle: Handle) -> Reply:
+        """The rest of a character did not come: its beginning is kept aside, and this call tells it."""
+
+        def give_up() -> Reply:
+            self.saver.set_held_aside(handle)
+            return errno.EILSEQ
+
+        return later(request, give_up)
 
     def truncate(self, file: File, size: int) -> Callable[[], None]:
         """Cut or lengthen the text, which is in memory unless it is cut to nothing. With the lock.
@@ -141,25 +174,6 @@ class Texts:
         """Bytes that the file may hold."""
         return SCRATCH_MAX_BYTES if file.scratch else CONTENT_MAX_BYTES
 
-    def _poison(self, file: File, number: int) -> int:
-        file.poison = number
-        self.survival.node(file)
-        return number
-
-    def roll_back(self, file: File) -> None:
-        """Nothing of a refused write stays. With the lock."""
-        file.poison = 0
-        if file.place is Place.REMOVED:
-            return
-        if file.entry is not None:
-            file.text, file.dirty = None, False
-        elif file.parked is not None and (text := self.engine.at_hand(file.parked)) is not None:
-            file.text = text
-        else:
-            self.coherence.give_up(file)
-            return
-        self._changed_back(file)
-
     def _changed_back(self, file: File) -> None:
         file.edits += 1
         file.reply = None
@@ -172,26 +186,3 @@ def _edited(file: File) -> None:
     file.edits += 1
     file.mtime_ns = file.ctime_ns = time.time_ns()
     file.reply = None
-
-
-def _can_follow(text: bytearray, data: bytes) -> bool:
-    """Whether the bytes can go on a text that is written in order; a character may be cut at the end."""
-    if data.isascii() and not (text and text[-1] >= 0x80):
-        return True
-    tail = bytes(text[-3:])
-    start = len(tail)
-    for back in range(1, len(tail) + 1):
-        byte = tail[-back]
-        if byte < 0x80:
-            break
-        if byte >= 0xC0:
-            # A character begins here: it is unfinished if it has more bytes than stand after it.
-            if back < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4):
-                start = len(tail) - back
-            break
-    joined = tail[start:] + data
-    try:
-        joined.decode()
-    except UnicodeDecodeError as error:
-        return error.reason == "unexpected end of data" and error.end == len(joined)
-    return True
