@@ -333,7 +333,10 @@ def _lines_of(known: dict[str, Any]) -> Iterator[str]:
         connected = "connected" if entry["connected"] else "NOT CONNECTED"
         yield f"  {connected}, feed {entry['feed']}, last sync {entry['last_sync'] or 'never'}"
         on_disk = {(item["path"], item["reason"]) for item in entry["kept"]}  # told below, with their places
-        for name, what in (("pending", "waits for the server"), ("unshowable", "can't be shown: a name is too long")):
+        for name, what in (
+            ("pending", "waits for the server"),
+            ("unshowable", "can't be shown: a name is too long, or none that a memory may have"),
+        ):
             yield from (visible(f"  {path}: {what}") for path in entry[name])
         for item in entry["refused"]:
             if (item["path"], item["reason"]) not in on_disk:

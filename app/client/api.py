@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import urllib3
-from urllib3.exceptions import HTTPError
-
 from app import __version__
 from app.client import wire
-from app.client.exchange import Connections
-from app.client.failures import ApiError, Away, Missing, TimedOut, failure
+from app.client.exchange import Connections, Stream
+from app.client.failures import Away, Missing, TimedOut, failure
 from app.client.stream import Watch, lines
-from app.client.wire import Memory, Page, Snapshot
-from app.contract.actors import ID_FIELDS
+from app.client.wire import MEMORIES_MAX, Memory, Odd, Page, Snapshot
+from app.contract.limits import CHANGES_LIMIT_MAX, MOVE_MAX_MEMORIES
 
 CONNECTIONS = 8
 """Kept alive for each store; more calls at once wait for one of them."""
@@ -33,6 +30,13 @@ _READ_SECONDS = 30.0
 _READ_AGAIN_SECONDS = (0.0, 0.1)
 _HEARTBEAT_SECONDS = 25.0
 """The server sends something at least every 10 seconds."""
+_ANSWER_MAX_BYTES = 2 << 20
+"""Of an answer with one memory and its content, or with many without."""
+_LARGE_ANSWER_MAX_BYTES = 16 << 20
+"""Of a page with contents, and of a move of 10,000 memories."""
+_LISTED = {"basic": 100, "full": 20}
+"""Memories on a page, by view."""
+_VERSIONS = 100
 
 
 class StoreApi:
@@ -60,15 +64,11 @@ class StoreApi:
         self._connections = Connections(
             base_url, size=CONNECTIONS, connect_seconds=_CONNECT_SECONDS, read_seconds=seconds or _READ_SECONDS
         )
-        # A stream holds its connection until it ends.
-        kind = urllib3.HTTPSConnectionPool if url.scheme == "https" else urllib3.HTTPConnectionPool
-        self._streams = kind(url.hostname or "", url.port, maxsize=2, block=False, retries=False)
         self._stream_seconds = seconds or _READ_SECONDS
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
         self._connections.close()
-        self._streams.close()
 
     # Reading
 
@@ -86,28 +86,31 @@ class StoreApi:
                 self.store()  # raises Missing if it is the store that is not there
                 self.extensions = False
         archived = self.store().get("archived_at") is not None
-        return Snapshot(None, archived, 0, self._listing(view))
+        odd: list[Odd] = []
+        return Snapshot(None, archived, 0, self._listing(view, odd), odd)
 
     def _stream_snapshot(self, view: str) -> Snapshot:
         answer = self._open(f"{self._prefix}/snapshot?view={view}", self._stream_seconds)
         texts = lines(answer)
-        try:
-            head = json.loads(next(texts))
-        except (StopIteration, ValueError):
-            raise Away(answer.status, "the snapshot ended early") from None
-        return Snapshot(head["seq"], head["archived_at"] is not None, head["count"], _counted(texts, head["count"]))
+        seq, archived, count = wire.snapshot_head(next(texts, b""))
+        odd: list[Odd] = []
+        return Snapshot(seq, archived, count, _counted(texts, count, odd), odd)
 
-    def _listing(self, view: str) -> Iterator[Memory]:
-        limit = 20 if view == "full" else 100
+    def _listing(self, view: str, odd: list[Odd]) -> Iterator[Memory]:
+        limit = _LISTED[view]
         page: str | None = None
-        while True:
+        for _ in range(MEMORIES_MAX // limit):
             query = f"?view={view}&limit={limit}" + (f"&page={quote(page, safe='')}" if page else "")
-            answer = self._call("GET", self._memories + query)
-            for item in answer["data"]:
-                yield wire.memory(item)
-            page = answer["next_page"]
+            answer = self._call("GET", self._memories + query, most=_LARGE_ANSWER_MAX_BYTES)
+            for item in wire.items(answer, limit):
+                try:
+                    yield wire.memory(item)
+                except Odd as found:
+                    odd.append(found)
+            page = wire.next_page(answer)
             if not page:
                 return
+        raise Away(200, f"the store has more than {MEMORIES_MAX:,} memories, or a listing without an end")
 
     def retrieve(self, memory_id: str, *, full: bool = True) -> Memory:
         """One memory."""
@@ -115,27 +118,21 @@ class StoreApi:
 
     def version_content(self, version_id: str) -> bytes | None:
         """The content of a version; None if it has none any more."""
-        content = self._call("GET", f"{self._prefix}/memory_versions/{version_id}")["content"]
-        return None if content is None else str(content).encode()
+        return wire.text(self._call("GET", f"{self._prefix}/memory_versions/{version_id}").get("content"))
 
     def version_author(self, version_id: str) -> str | None:
         """Who made a version: the actor's type, a colon, its ID; None if that was not recorded."""
-        actor: dict[str, str] = (
-            self._call("GET", f"{self._prefix}/memory_versions/{version_id}").get("created_by") or {}
-        )
-        kind = actor.get("type", "")
-        return f"{kind}:{actor[ID_FIELDS[kind]]}" if kind in ID_FIELDS else None
+        return wire.author(self._call("GET", f"{self._prefix}/memory_versions/{version_id}"))
 
     def latest_versions(self, memory_id: str) -> list[tuple[str, str | None]]:
         """ID and digest of the memory's last versions (up to 100), newest first."""
-        answer = self._call("GET", f"{self._prefix}/memory_versions?memory_id={memory_id}&limit=100")
-        return [(version["id"], version["content_sha256"]) for version in answer["data"]]
+        answer = self._call("GET", f"{self._prefix}/memory_versions?memory_id={memory_id}&limit={_VERSIONS}")
+        return [wire.version(item) for item in wire.items(answer, _VERSIONS)]
 
-    def changes(self, after: int, limit: int = 1_000) -> Page:
+    def changes(self, after: int, limit: int = CHANGES_LIMIT_MAX) -> Page:
         """The changes that follow the sequence number."""
-        answer = self._call("GET", f"{self._prefix}/changes?after={after}&limit={limit}")
-        events = [wire.event(item) for item in answer["data"]]
-        return Page(events, answer["next_after"], answer["has_more"], answer["truncated"])
+        answer = self._call("GET", f"{self._prefix}/changes?after={after}&limit={limit}", most=_LARGE_ANSWER_MAX_BYTES)
+        return wire.events(answer, after, limit)
 
     def watch(self, after: int) -> Watch:
         """The changes that follow the sequence number, as they come, until the stream is closed or lost."""
@@ -173,59 +170,45 @@ class StoreApi:
         """
         if not self.extensions:
             return None
-        answer = self._call("POST", f"{self._prefix}/moves", {"from": old, "to": new})
-        return [wire.memory(item) for item in answer["data"]]
+        body = {"from": old, "to": new}
+        answer = self._call("POST", f"{self._prefix}/moves", body, most=_LARGE_ANSWER_MAX_BYTES)
+        return [wire.memory(item) for item in wire.items(answer, MOVE_MAX_MEMORIES)]
 
     # The wire
 
     def _headers(self) -> dict[str, str]:
         return {**_HEADERS, **authorization(self._token())}
 
-    def _call(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _call(
+        self, method: str, url: str, body: dict[str, Any] | None = None, *, most: int = _ANSWER_MAX_BYTES
+    ) -> dict[str, Any]:
+        """most: bytes of the answer; a longer one is none."""
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         sent = self._headers()  # once: what keeps a token from coming is not tried again and again here
         if method == "GET":
-            status, headers, answer = self._read(url, sent)
+            status, headers, answer = self._read(url, sent, most)
         else:
-            status, headers, answer = self._connections.call(method, url, sent, data)
+            status, headers, answer = self._connections.call(method, url, sent, data, most=most)
         if not 200 <= status < 300:
             raise failure(status, headers, answer)
-        try:
-            parsed = json.loads(answer)
-        except ValueError as error:
-            raise Away(status, "the answer is no JSON") from error
-        if not isinstance(parsed, dict):
-            raise ApiError(status, "the answer is no JSON object")
-        return parsed
+        return wire.document(answer)
 
-    def _read(self, url: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+    def _read(self, url: str, headers: dict[str, str], most: int) -> tuple[int, dict[str, str], bytes]:
         """A read does no harm twice: a connection that was cut is no reason to fail it."""
         for pause in _READ_AGAIN_SECONDS:
             try:
-                return self._connections.call("GET", url, headers, None)
+                return self._connections.call("GET", url, headers, None, most=most)
             except TimedOut:
                 raise
             except Away:
                 time.sleep(pause)
-        return self._connections.call("GET", url, headers, None)
+        return self._connections.call("GET", url, headers, None, most=most)
 
-    def _open(self, url: str, seconds: float, more: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
+    def _open(self, url: str, seconds: float, more: dict[str, str] | None = None) -> Stream:
         """An answer whose body is still to be read. seconds: the longest pause in it."""
-        try:
-            answer = self._streams.urlopen(
-                "GET",
-                url,
-                headers={**self._headers(), **(more or {})},
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
-                preload_content=False,
-            )
-            if not 200 <= answer.status < 300:
-                raise failure(answer.status, answer.headers, answer.read(65_536))
-        except (HTTPError, OSError) as error:
-            raise Away(0, f"{type(error).__name__}: {error}") from error
+        answer = self._connections.open(url, {**self._headers(), **(more or {})}, seconds)
+        if not 200 <= answer.status < 300:
+            raise failure(answer.status, answer.fields, answer.start(65_536))
         return answer
 
 
@@ -236,15 +219,17 @@ def authorization(secret: str) -> dict[str, str]:
     return {"authorization": f"Bearer {secret}"}
 
 
-def _counted(texts: Iterator[bytes], count: int) -> Iterator[Memory]:
+def _counted(texts: Iterator[bytes], count: int, odd: list[Odd]) -> Iterator[Memory]:
     """The memories of a snapshot; one that ends early is an error, never a store with fewer memories."""
     found = 0
     for text in texts:
         if text:
             found += 1
+            if found > count:
+                break
             try:
-                yield wire.memory(json.loads(text))
-            except ValueError:
-                raise Away(200, "the snapshot broke off") from None
+                yield wire.memory(wire.document(text))
+            except Odd as item:
+                odd.append(item)
     if found != count:
-        raise Away(200, f"the snapshot ended after {found} of {count} memories")
+        raise Away(200, f"the snapshot has not the {count:,} memories that it announced")

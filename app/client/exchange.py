@@ -5,9 +5,12 @@ in two packets and parse the answer's header as an e-mail. A mount makes one cal
 """
 
 import contextlib
+import math
+import socket
 import ssl
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Generator, Iterator, Mapping
 from urllib.parse import urlsplit
 
 import urllib3
@@ -16,9 +19,14 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import wait_for_read
 
 from app.client.failures import Away, TimedOut
+from app.contract.showing import escaped
 
 _PIECE = 65_536
 _HEAD_MAX_BYTES = 65_536
+_MOST_HEADS = 16
+"""Answers that only announce another one, and lines of a trailer."""
+_LONGEST_ANSWERS = 10
+"""Times the read timeout: how long an answer may take that comes drop by drop."""
 _END = b"\r\n"
 
 
@@ -48,33 +56,31 @@ class Connections:
             connection.close()
 
     def call(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, *, most: int = 1 << 20
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers (lower case) and body of the answer. It is sent once, whatever happens.
+
+        most: bytes of a body; a longer one is no answer, and is not read.
 
         Raises:
             Away: no whole answer came; the server may have done the work.
 
         """
-        lines = [f"{method} {target} HTTP/1.1", f"host: {self._host_header}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if body is not None:
-            lines.append(f"content-length: {len(body)}")
-        if any("\r" in line or "\n" in line for line in lines):
-            raise ValueError("a line end in a header")
-        request = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
+        request = self._request(method, target, headers, body)
         with self._room:
             closings = self._closings
             connection = None
             try:
                 connection = self._take()
                 connection.sock.sendall(request)
-                status, fields, data, is_reusable = _read_answer(connection)
+                reader = _Reader(connection, most, _LONGEST_ANSWERS * self._read_seconds)
+                status, fields, version = _read_head(reader)
+                data = b"".join(_pieces(reader, status, fields))
+                is_reusable = reader.is_empty and _stays_open(version, fields)
             except (HTTPError, OSError, ValueError) as error:
                 if connection is not None:
                     connection.close()
-                kind = TimedOut if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError) else Away
-                raise kind(0, f"{type(error).__name__}: {error}") from error
+                raise _away(error) from error
             with self._lock:
                 is_kept = is_reusable and closings == self._closings
                 if is_kept:
@@ -82,6 +88,38 @@ class Connections:
             if not is_kept:
                 connection.close()
         return status, fields, data
+
+    def open(self, target: str, headers: Mapping[str, str], seconds: float) -> "Stream":
+        """Ask for an answer that is read as it comes, on a connection of its own.
+
+        seconds: the longest pause in it.
+
+        Raises:
+            Away: no answer came.
+
+        """
+        request = self._request("GET", target, headers, None)
+        connection = None
+        try:
+            connection = self._connect()
+            connection.sock.settimeout(seconds)
+            connection.sock.sendall(request)
+            reader = _Reader(connection, math.inf, math.inf)
+            status, fields, _ = _read_head(reader)
+        except (HTTPError, OSError, ValueError) as error:
+            if connection is not None:
+                connection.close()
+            raise _away(error) from error
+        return Stream(connection, reader, status, fields)
+
+    def _request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+        lines = [f"{method} {target} HTTP/1.1", f"host: {self._host_header}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body is not None:
+            lines.append(f"content-length: {len(body)}")
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a line end in a header")
+        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
 
     def _take(self) -> HTTPConnection:
         while True:
@@ -111,17 +149,71 @@ class Connections:
         return connection
 
 
+class Stream:
+    """An answer whose body comes bit by bit. Read it in one thread; `close` may be called from another."""
+
+    def __init__(self, connection: HTTPConnection, reader: "_Reader", status: int, fields: dict[str, str]) -> None:
+        self.status = status
+        self.fields = fields
+        """The headers, their names in lower case."""
+        self._connection = connection
+        self._socket = connection.sock
+        self._reader = reader
+
+    def pieces(self) -> Generator[bytes, None, None]:
+        """The body, in pieces of at most 64 KiB; the connection is closed at the end.
+
+        Raises:
+            Away: it was lost.
+
+        """
+        try:
+            yield from _pieces(self._reader, self.status, self.fields)
+        except (HTTPError, OSError, ValueError) as error:
+            raise _away(error) from error
+        finally:
+            self._connection.close()
+
+    def start(self, most: int) -> bytes:
+        """The beginning of the body, so many bytes or a few more, or what comes of it; then it is closed."""
+        found = b""
+        with contextlib.suppress(Away), contextlib.closing(self.pieces()) as pieces:
+            for piece in pieces:
+                found += piece
+                if len(found) >= most:
+                    break
+        return found
+
+    def close(self) -> None:
+        """End the answer at once, also under a reader that waits for it."""
+        with contextlib.suppress(OSError):
+            # Not the method of a TLS socket, which would take the session away from under the reader.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        with contextlib.suppress(HTTPError, OSError, ValueError):
+            self._connection.close()
+
+
+def _away(error: Exception) -> Away:
+    kind = TimedOut if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError) else Away
+    return kind(0, escaped(f"{type(error).__name__}: {error}"))
+
+
 class _Reader:
     """What has come on a connection and is not used yet."""
 
-    def __init__(self, connection: HTTPConnection) -> None:
+    def __init__(self, connection: HTTPConnection, most: float, seconds: float) -> None:
+        """most: bytes of the body. seconds: for all of it, also if it comes drop by drop."""
         self._receive = connection.sock.recv
+        self._most = most
+        self._until = time.monotonic() + seconds
         self._rest = b""
 
     def _more(self) -> bytes:
         piece = self._receive(_PIECE)
         if not piece:
             raise ConnectionResetError("the connection ended within an answer")
+        if time.monotonic() > self._until:
+            raise TimeoutError("the answer takes too long")
         return piece
 
     def until(self, mark: bytes) -> bytes:
@@ -133,22 +225,26 @@ class _Reader:
         found, self._rest = self._rest[:end], self._rest[end + len(mark) :]
         return found
 
-    def exactly(self, size: int) -> bytes:
-        """So many bytes."""
-        pieces, missing = [self._rest], size - len(self._rest)
-        while missing > 0:
-            pieces.append(self._more())
-            missing -= len(pieces[-1])
-        data = b"".join(pieces)
-        self._rest = data[size:]
-        return data[:size]
+    def exactly(self, size: int) -> Iterator[bytes]:
+        """So many bytes of the body."""
+        if size > self._most:
+            raise ValueError("the answer is too long")
+        self._most -= size
+        while size > 0:
+            piece = self._rest or self._more()
+            piece, self._rest = piece[:size], piece[size:]
+            size -= len(piece)
+            yield piece
 
-    def until_the_end(self) -> bytes:
+    def until_the_end(self) -> Iterator[bytes]:
         """Everything until the server closes."""
-        pieces = [self._rest]
-        while piece := self._receive(_PIECE):
-            pieces.append(piece)
-        return b"".join(pieces)
+        piece, self._rest = self._rest, b""
+        while piece or (piece := self._receive(_PIECE)):
+            self._most -= len(piece)
+            if self._most < 0:
+                raise ValueError("the answer is too long")
+            yield piece
+            piece = b""
 
     @property
     def is_empty(self) -> bool:
@@ -156,37 +252,48 @@ class _Reader:
         return not self._rest
 
 
-def _read_answer(connection: HTTPConnection) -> tuple[int, dict[str, str], bytes, bool]:
-    reader = _Reader(connection)
-    status = 100
-    fields: dict[str, str] = {}
-    while status < 200:  # answers that only announce another one
+def _read_head(reader: _Reader) -> tuple[int, dict[str, str], str]:
+    """Status, headers and version of HTTP."""
+    for _ in range(_MOST_HEADS):
         first, *others = reader.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         version, _, rest = first.partition(" ")
         if not version.startswith("HTTP/1."):
             raise ValueError(f"no HTTP: {first[:80]!r}")
-        status = int(rest[:3])
-        fields = {}
-        for line in others:
-            name, _, value = line.partition(":")
-            fields[name.lower()] = value.strip()
-    is_reusable = version == "HTTP/1.1" and fields.get("connection", "").lower() != "close"
+        status = _number(rest[:3], 10)
+        if status >= 200:
+            parts = (line.partition(":") for line in others)
+            return status, {name.lower(): value.strip() for name, _, value in parts}, version
+    raise ValueError("announcements of an answer, and no answer")
+
+
+def _stays_open(version: str, fields: Mapping[str, str]) -> bool:
+    return version == "HTTP/1.1" and fields.get("connection", "").lower() != "close"
+
+
+def _pieces(reader: _Reader, status: int, fields: Mapping[str, str]) -> Iterator[bytes]:
+    """The body of an answer, as it comes."""
     if status in (204, 304):
-        data = b""
-    elif fields.get("transfer-encoding", "").lower() == "chunked":
-        data = _read_chunks(reader)
+        return
+    if fields.get("transfer-encoding", "").lower() == "chunked":
+        yield from _chunks(reader)
     elif "content-length" in fields:
-        data = reader.exactly(int(fields["content-length"]))
-    else:
-        data, is_reusable = reader.until_the_end(), False
-    return status, fields, data, is_reusable and reader.is_empty
+        yield from reader.exactly(_number(fields["content-length"], 10))
+    else:  # and the connection with it
+        yield from reader.until_the_end()
 
 
-def _read_chunks(reader: _Reader) -> bytes:
-    pieces = []
-    while size := int(reader.until(_END).partition(b";")[0], 16):
-        pieces.append(reader.exactly(size))
+def _chunks(reader: _Reader) -> Iterator[bytes]:
+    while size := _number(reader.until(_END).partition(b";")[0].strip().decode("ascii"), 16):
+        yield from reader.exactly(size)
         reader.until(_END)
-    while reader.until(_END):  # trailers
-        continue
-    return b"".join(pieces)
+    for _ in range(_MOST_HEADS):
+        if not reader.until(_END):
+            return
+    raise ValueError("the answer's trailer is too long")
+
+
+def _number(text: str, base: int) -> int:
+    """A length, without the signs, spaces and underscores that Python allows."""
+    if not text.isalnum() or not text.isascii():
+        raise ValueError(f"no number: {text[:80]!r}")
+    return int(text, base)

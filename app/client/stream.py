@@ -1,33 +1,32 @@
 """Answers that arrive piece by piece: lines, and server-sent events."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 
-import urllib3
-from urllib3.exceptions import HTTPError
-
 from app.client import wire
+from app.client.exchange import Stream
 from app.client.failures import Away
 from app.client.wire import Gone, Heartbeat, Message, Truncated
 
+_LINE_MAX_BYTES = 1 << 20
+"""A memory with its content, every byte of it escaped, is 0.6 MB."""
+_FIELDS = (b"event", b"data")
 
-def lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """The body's lines as they arrive, without their ends; the connection is free for others at the end.
+
+def lines(answer: Stream) -> Iterator[bytes]:
+    """The body's lines as they arrive, without their ends.
 
     Raises:
-        Away: the connection was lost.
+        Away: the connection was lost, or the answer is none of lines.
 
     """
     rest = b""
-    try:
-        for chunk in answer.stream(65_536):
-            *whole, rest = (rest + chunk).split(b"\n")
+    with contextlib.closing(answer.pieces()) as pieces:
+        for piece in pieces:
+            *whole, rest = (rest + piece).split(b"\n")
+            if len(rest) > _LINE_MAX_BYTES:
+                raise Away(answer.status, "the answer has a line that is too long")
             yield from whole
-    except (HTTPError, OSError, ValueError) as error:
-        answer.close()
-        raise Away(0, f"{type(error).__name__}: {error}") from error
-    answer.release_conn()
     if rest:
         yield rest
 
@@ -35,7 +34,7 @@ def lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 class Watch:
     """A stream of changes. Iterate in one thread; `close` may be called from another."""
 
-    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, answer: Stream) -> None:
         self._answer = answer
 
     def __iter__(self) -> Iterator[Message]:
@@ -47,7 +46,8 @@ class Watch:
                 yield Heartbeat()
             elif line:
                 name, _, value = line.partition(b":")
-                fields[name] = value.removeprefix(b" ")
+                if name in _FIELDS:
+                    fields[name] = value.removeprefix(b" ")
             elif fields:
                 message = _message(fields)
                 fields = {}
@@ -56,10 +56,7 @@ class Watch:
 
     def close(self) -> None:
         """End the stream at once, also under a reader that waits for it."""
-        with contextlib.suppress(HTTPError, OSError, ValueError, AttributeError):
-            self._answer.shutdown()
-        with contextlib.suppress(HTTPError, OSError, ValueError):
-            self._answer.close()
+        self._answer.close()
 
 
 def _message(fields: dict[bytes, bytes]) -> Message | None:
@@ -69,5 +66,5 @@ def _message(fields: dict[bytes, bytes]) -> Message | None:
     if kind == b"gone":
         return Gone()
     if kind == b"change":
-        return wire.event(json.loads(fields[b"data"]))
+        return wire.event(wire.document(fields.get(b"data", b"")))
     return None  # a kind of a later server

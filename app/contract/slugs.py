@@ -12,11 +12,17 @@ from app.contract.limits import FILE_NAME_MAX_BYTES
 MOUNT_ROOT = "/mnt/memory"
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def slug(name: str, store_id: str) -> str:
     """The slug of a name; of the store's ID, where the name has no ASCII letter or digit."""
     return _SEPARATORS.sub("-", name.lower()).strip("-") or _SEPARATORS.sub("-", store_id.lower()).strip("-")
+
+
+def is_slug(text: str) -> bool:
+    """Whether a text can be the slug of a store: it then names a directory, and nothing but that."""
+    return len(text) <= FILE_NAME_MAX_BYTES and _SLUG.fullmatch(text) is not None
 
 
 def distinct(stores: Iterable[tuple[str, str]]) -> list[str]:

@@ -5,26 +5,29 @@ and makes the next one before it expires; the key is used for nothing else. Wher
 vendor's own API), the key itself opens the stores. With a token, that token does it all, until it expires.
 """
 
-import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 import urllib3
 
+from app.client import wire
 from app.client.api import authorization
-from app.client.failures import Away
-from app.contract.slugs import slug
+from app.client.failures import Away, failure
+from app.contract.actors import READ_ONLY
+from app.contract.showing import escaped
+from app.contract.slugs import is_slug, slug
 from app.mount.sync.errors import MountError
 
 _TIMEOUT = urllib3.Timeout(connect=5, read=30)
 _SHORT_TIMEOUT = urllib3.Timeout(connect=2, read=3)
 """For what is polite and not needed."""
 _TOKEN_SECONDS = 86_400
+_ANSWER_MAX_BYTES = 1 << 20
 _RENEW_BELOW = 0.5
 """A token is renewed when less than this part of its life is left, so that an outage of half a life does no harm."""
 _PAUSE_AFTER_FAILURE = 15.0
@@ -67,6 +70,14 @@ class Attachment:
     """The directory's name under the root."""
     read_only: bool
 
+    @classmethod
+    def of_json(cls, item: dict[str, Any]) -> "Attachment":
+        """What was written down. Raises ValueError or TypeError if it is none."""
+        found = cls(**item)
+        if not is_slug(found.slug):
+            raise ValueError(found.slug)
+        return found
+
 
 class Account:
     """One server and one credential. Thread-safe."""
@@ -85,16 +96,8 @@ class Account:
         session = self._request("GET", f"/v1/sessions/{quote(session_id, safe='')}", f"the session {session_id}")
         if session.get("archived_at"):
             raise MountError(f"the session {session_id} is archived: its stores can't be opened any more")
-        attachments = [
-            Attachment(
-                store_id=resource["memory_store_id"],
-                name=resource["name"],
-                slug=_last_segment(resource["mount_path"]),
-                read_only=resource.get("access") == "read_only",
-            )
-            for resource in session.get("resources", ())
-            if resource.get("type") == "memory_store"
-        ]
+        with self._read():
+            attachments = [_attachment(resource) for resource in wire.stores_of(session)]
         if not attachments:
             raise MountError(
                 f"the session {session_id} has no memory store attached; stores are attached when a session is made"
@@ -109,7 +112,9 @@ class Account:
 
         """
         store = self._request("GET", f"/v1/memory_stores/{quote(store_id, safe='')}", f"the memory store {store_id}")
-        return Attachment(store_id, store["name"], slug(store["name"], store_id), read_only)
+        with self._read():
+            name = wire.name(store.get("name"))
+        return Attachment(store_id, name, slug(name, store_id), read_only)
 
     def session_token(self, session_id: str) -> "SessionToken":
         """A token that opens the session's stores, and stays fresh.
@@ -133,8 +138,9 @@ class Account:
             f"tokens of the session {session_id}",
             {"expires_in_seconds": _TOKEN_SECONDS},
         )
-        created, expires = (datetime.fromisoformat(made[name]) for name in ("created_at", "expires_at"))
-        return made["id"], made["token"], (expires - created).total_seconds()
+        with self._read():
+            created, expires = (wire.nanoseconds(made.get(name)) for name in ("created_at", "expires_at"))
+            return wire.identifier(made.get("id")), wire.secret(made.get("token")), max(0, expires - created) / 1e9
 
     def end_token(self, session_id: str, token_id: str) -> None:
         """Revoke a token."""
@@ -152,16 +158,29 @@ class Account:
         url = self.credentials.base_url
         headers = {**_HEADERS, **authorization(self.credentials.secret)}
         try:
-            if body is None:
-                answer = self._pool.request(method, url + path, headers=headers, timeout=timeout)
-            else:
-                answer = self._pool.request(method, url + path, headers=headers, timeout=timeout, json=body)
-        except urllib3.exceptions.HTTPError as error:
-            raise ServerAway(f"{url} does not answer: {error}") from error
-        if answer.status == 200:
-            content: dict[str, Any] = json.loads(answer.data)
-            return content
-        raise _refusal(url, self.credentials, what, answer.status, answer.data)
+            answer = self._pool.request(
+                method, url + path, headers=headers, timeout=timeout, json=body, preload_content=False
+            )
+            try:
+                data = answer.read(_ANSWER_MAX_BYTES + 1, decode_content=False)
+            finally:
+                answer.close()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ServerAway(f"{url} does not answer: {escaped(str(error))}") from error
+        if len(data) > _ANSWER_MAX_BYTES:
+            raise ServerAway(f"{url} answers with more than {_ANSWER_MAX_BYTES:,} bytes")
+        if answer.status != 200:
+            raise _refusal(url, self.credentials, what, answer.status, data)
+        with self._read():
+            return wire.document(data)
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """Say of an answer that is none of this API whose it is."""
+        try:
+            yield
+        except Away as error:
+            raise MountError(f"{self.credentials.base_url}: {error.message}") from error
 
 
 class SessionToken:
@@ -273,10 +292,7 @@ class SessionToken:
 
 def _refusal(url: str, credentials: Credentials, what: str, status: int, body: bytes) -> MountError:
     """Why the server said no, in a sentence that names what a person can change."""
-    try:
-        said = str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        said = f"status {status}"
+    said = failure(status, {}, body).message
     which = "MEMSTORE_TOKEN" if credentials.token else "MEMSTORE_API_KEY"
     if status == 401:
         return MountError(f"{url} does not accept {which}: {said}")
@@ -293,17 +309,23 @@ def distinct(attachments: Iterable[Attachment]) -> list[Attachment]:
     """The attachments, checked: every slug can be a directory's name, and no two are the same.
 
     Raises:
-        MountError: the server sent something that would leave the root, or two stores for one directory.
+        MountError: one would leave the root, or two stores have one directory.
 
     """
     checked = list(attachments)
     for attachment in checked:
-        if attachment.slug in ("", ".", "..") or "/" in attachment.slug or "\0" in attachment.slug:
-            raise MountError(f"the store {attachment.store_id} has no usable directory name: {attachment.slug!r}")
+        if not is_slug(attachment.slug):
+            name = escaped(attachment.slug)
+            raise MountError(f"the store {attachment.store_id} has no usable directory name: {name!r}")
     if len({attachment.slug for attachment in checked}) != len(checked):
         raise MountError("two of the session's stores have the same mount path")
     return checked
 
 
-def _last_segment(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
+def _attachment(resource: dict[str, Any]) -> Attachment:
+    return Attachment(
+        store_id=wire.identifier(resource.get("memory_store_id")),
+        name=wire.name(resource.get("name")),
+        slug=wire.directory(resource.get("mount_path")),
+        read_only=resource.get("access") == READ_ONLY,
+    )

@@ -105,7 +105,7 @@ class Opener:
                 found = [account.store(order.store_id or "", read_only=order.read_only)]
         except ServerAway as away:
             try:
-                return [Attachment(**item) for item in json.loads(known.read_text())]
+                return [Attachment.of_json(item) for item in json.loads(known.read_text())]
             except (OSError, ValueError, TypeError):
                 raise away from None
         _write_attachments(known, [asdict(attachment) for attachment in found])

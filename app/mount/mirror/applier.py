@@ -17,7 +17,7 @@ from pathlib import Path
 from app.client.entries import Entry
 from app.mount.mirror import syscalls
 from app.mount.mirror.agreements import Agreements, Displaced
-from app.mount.mirror.tree import Busy, Stat, Tree, lease, read_all
+from app.mount.mirror.tree import OPEN_DIRECTORY, Busy, Stat, Tree, lease, open_beneath, read_all
 
 _SETTLED_SECONDS = 1.0
 """So long a file that was taken out stays: who found it by name just before has opened it by then."""
@@ -248,7 +248,7 @@ class Applier:
 
     def _like_the_root(self, above: int, name: str, mode: int) -> None:
         """A new directory belongs to whom the root belongs to: an agent may be another user than we are."""
-        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        descriptor = open_beneath(above, name, OPEN_DIRECTORY)
         try:
             self._give_to_owner(descriptor)
             os.fchmod(descriptor, mode)

@@ -45,6 +45,29 @@ def _call(name: str, *arguments: Any) -> int:
     return result
 
 
+_SYS_OPENAT2 = 437  # on every architecture
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 2, 4, 8
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_beneath(directory: int, path: str, flags: int) -> int:
+    """Open what lies below a directory, by openat2(2): by no link, and not through `..` or a leading slash.
+
+    Raises:
+        OSError: ENOSYS before Linux 5.6, EPERM where a filter of system calls does not know it; else as open(2),
+            and EXDEV if it would lead out.
+
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
+    number = ctypes.c_long(_SYS_OPENAT2)
+    return _call(
+        "syscall", number, directory, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
+    )
+
+
 def renameat2(old_dir: int, old: str, new_dir: int, new: str, flags: int) -> None:
     """Rename with RENAME_NOREPLACE or RENAME_EXCHANGE (rename(2)); names relative to directory descriptors.
 

@@ -14,10 +14,51 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from app.contract.limits import CONTENT_MAX_BYTES, PATH_MAX_SEGMENTS
+from app.mount.mirror import syscalls
 from app.mount.sync.errors import Refused
 
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+_has_openat2 = True
+
+
+def open_beneath(directory: int, path: str, flags: int) -> int:
+    """Open a path below a directory, by no link, and never outside of it.
+
+    Where the kernel (before Linux 5.6) or a filter of system calls has no openat2, one segment after the other is
+    opened without following links. That is as safe: no segment may be `..`.
+
+    Raises:
+        OSError: as open(2); ELOOP or ENOTDIR for a link, EXDEV if the path would lead out.
+
+    """
+    global _has_openat2
+    *above, name = _check_names(path.split("/"))
+    while _has_openat2:
+        try:
+            return syscalls.open_beneath(directory, path, flags)
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.EPERM):
+                _has_openat2 = False
+            elif error.errno != errno.EAGAIN:  # somebody renames directories at this very moment
+                raise
+    descriptor = os.dup(directory)
+    try:
+        for segment in above:
+            below = os.open(segment, OPEN_DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        return os.open(name, flags, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_names(names: list[str]) -> list[str]:
+    if any(name in ("", ".", "..") for name in names):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), "/".join(names))
+    return names
 
 
 class Busy(Exception):
@@ -83,7 +124,7 @@ class Tree:
         self.root = root
         self._hidden = hidden
         root.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(root, _OPEN_DIRECTORY)
+        self._fd = os.open(root, OPEN_DIRECTORY)
         self.identity = self._identity(os.fstat(self._fd))
 
     @staticmethod
@@ -104,7 +145,7 @@ class Tree:
     def reopen(self) -> None:
         """Go on with the directory that is at the path now; it is made if nothing is there."""
         self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root, _OPEN_DIRECTORY)
+        descriptor = os.open(self.root, OPEN_DIRECTORY)
         os.close(self._fd)
         self._fd = descriptor
         self.identity = self._identity(os.fstat(descriptor))
@@ -117,20 +158,22 @@ class Tree:
             OSError: ENOENT, ENOTDIR or ELOOP when there is no such directory.
 
         """
-        descriptor = os.dup(self._fd)
+        descriptor = os.dup(self._fd) if path == "" else open_beneath(self._fd, path[1:], OPEN_DIRECTORY)
         try:
-            for name in path.split("/")[1:]:
-                below = os.open(name, _OPEN_DIRECTORY, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = below
             yield descriptor
         finally:
             os.close(descriptor)
 
     @contextlib.contextmanager
     def parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """The directory that holds the path, and the path's last segment."""
+        """The directory that holds the path, and the path's last segment.
+
+        Raises:
+            OSError: as `directory`; EXDEV if the path would lead out of the tree.
+
+        """
         above, _, name = path.rpartition("/")
+        _check_names([name])
         with self.directory(above) as descriptor:
             yield descriptor, name
 
@@ -190,7 +233,7 @@ class Tree:
             listing.odd[path] = Stat.of(status), Refused(errno.ENAMETOOLONG, reason)
             return
         try:
-            below = os.open(path.rpartition("/")[2], _OPEN_DIRECTORY, dir_fd=above)
+            below = open_beneath(above, path.rpartition("/")[2], OPEN_DIRECTORY)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -215,7 +258,7 @@ class Tree:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if not modes.S_ISREG(status.st_mode):
                 raise not_a_file(status.st_mode)
-            descriptor = os.open(name, _OPEN_FILE, dir_fd=directory)
+            descriptor = open_beneath(directory, name, _OPEN_FILE)
         try:
             status = os.fstat(descriptor)
             if not modes.S_ISREG(status.st_mode):

@@ -397,7 +397,7 @@ class StoreEngine:
         "lost"), `seq`, `memories` (count), `pending` (paths), `conflicts` ([{path, conflict_path, at}]), `refused`
         ([{path, operation, reason, errno, at, place}]: what was refused and is kept on this host), `kept` (the same,
         as `Kept.to_json`), `last_sync` (RFC 3339 or null: when the server last took a write), `unshowable` (paths
-        with a segment over 255 bytes), `journal_damage` (texts).
+        with a segment over 255 bytes, or that the contract does not allow, escaped), `journal_damage` (texts).
         """
         kept = [one.to_json() for one in self.kept.list()]
         with self._lock:
@@ -418,7 +418,8 @@ class StoreEngine:
                 ],
                 "kept": kept,
                 "last_sync": self._uploader.last_sync,
-                "unshowable": [path for path in self._state.view if _is_unshowable(path)],
+                "unshowable": [path for path in self._state.view if _is_unshowable(path)]
+                + list(self._follower.odd.values()),
                 "journal_damage": list(self._journal.damage),
             }
 

@@ -4,13 +4,14 @@ import logging
 import random
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from app.client.api import StoreApi
 from app.client.entries import Entry
 from app.client.failures import ApiError, Away, Missing, Rejected
 from app.client.stream import Watch
-from app.client.wire import Event, Gone, Truncated
+from app.client.wire import Event, Gone, Odd, Truncated
 from app.mount.sync.state import StoreState
 
 LIVE, POLLING, LOST = "live", "polling", "lost"
@@ -20,6 +21,8 @@ _LAST_RETRY_SECONDS = 5.0
 _SILENT_FEED_SECONDS = 60.0
 """After a stream that said nothing, pages are asked for so long before a stream is tried again."""
 _FEW = 100
+_ODD_NAMED = 1_000
+"""Memories that can't be shown which the status names."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +64,8 @@ class Follower:
         self.is_gone = False
         """The store is deleted, or may no longer be read."""
         self.archived = False
+        self.odd: OrderedDict[str, str] = OrderedDict()
+        """Memories of the server that break the rules of the contract: their paths, escaped, by ID; the last ones."""
 
     def start(self) -> None:
         """Follow from the state's sequence number."""
@@ -86,10 +91,14 @@ class Follower:
             since = self._state.tick()
         snapshot = self._api.snapshot()
         entries = {memory.entry.memory_id: memory.entry for memory in snapshot.memories}
+        odd = snapshot.odd
         if snapshot.seq is None:
             self._look_for_missing(entries)
         with self._lock:
             self.archived = snapshot.archived
+            self.odd.clear()
+            for item in odd:
+                self._note_odd(item.memory_id, item)
             self._state.apply_listing(entries.values(), since, snapshot.seq)
         self._announce()
 
@@ -150,7 +159,7 @@ class Follower:
                     self._set_mode(LIVE)
                 if isinstance(message, Event):
                     with self._lock:
-                        self._state.apply_event(message)
+                        self._apply(message)
                     self._announce()
                 elif isinstance(message, Truncated):
                     self.take_snapshot()
@@ -175,14 +184,26 @@ class Follower:
             self._set_mode(POLLING)
             if page.truncated:
                 self.take_snapshot()
+                self._ending.wait(self._poll_seconds)
                 continue
             with self._lock:
                 for event in page.events:
-                    self._state.apply_event(event)
+                    self._apply(event)
             self._announce()
             if not page.has_more:
                 self._settle_doubts()
                 self._ending.wait(self._poll_seconds)
+
+    def _apply(self, event: Event) -> None:
+        self._state.apply_event(event)
+        self._note_odd(event.memory_id, event.odd)
+
+    def _note_odd(self, memory_id: str, odd: Odd | None) -> None:
+        self.odd.pop(memory_id, None)
+        if odd is not None:
+            self.odd[memory_id] = odd.path
+            while len(self.odd) > _ODD_NAMED:
+                self.odd.popitem(last=False)
 
     def _settle_doubts(self) -> None:
         """Ask about what the feed should have told by now: an answer and the feed can cross each other."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
 
+from app.client import wire
 from app.client.entries import Entry
 
 _NAME = "memories"
@@ -47,7 +48,8 @@ class Remembered:
                 if line.strip():
                     entry = Entry(*json.loads(line))
                     assert entry.memory_id is not None
-                    entries[entry.memory_id] = entry
+                    if wire.problem(entry) is None:
+                        entries[entry.memory_id] = entry
         return list(entries.values())
 
     def begin(self, entries: Iterable[Entry]) -> None:

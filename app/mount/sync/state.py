@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import count
 
 from app.client.entries import Change, Entry
-from app.client.wire import Event
+from app.client.wire import MEMORIES_MAX, Event
 from app.mount.sync.heads import Heads
 from app.mount.sync.intents import Intent
 
@@ -90,8 +90,10 @@ class StoreState:
         self._drop(memory_id)
 
     def apply_event(self, event: Event) -> None:
-        """The next change of the feed."""
+        """The next change of the feed. A memory that would be one too many for a mount is left out."""
         self.seq = event.seq
+        if len(self._heads.by_id) >= MEMORIES_MAX and event.memory_id not in self._heads.by_id:
+            return
         self._remember_told(event.version_id)
         answered = self._answered.get(event.memory_id)
         if answered is not None and not event.deleted:
@@ -102,7 +104,7 @@ class StoreState:
         known = self._heads.by_id.get(event.memory_id)
         if known is not None and known.version_id is not None:
             self._remember_told(known.version_id)
-        if event.deleted:
+        if event.deleted or event.odd is not None:
             self._drop(event.memory_id)
         elif event.entry is not None and not self._is_gone(event.memory_id):
             # What was answered and is yet to be told happened later.
