@@ -188,3 +188,18 @@ async def test_sqlite_syncs_each_commit_to_disk(parts: Parts, backend: Backend) 
     values = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
     connection.close()
     assert values == ["wal", 2]  # FULL
+
+
+async def test_after_its_end_a_database_refuses_at_once_and_says_why(parts: Parts) -> None:
+    database = parts.storage.database
+    await database.close()
+    async with asyncio.timeout(60):
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="closed"):
+                await insert(parts, "late")
+            with pytest.raises(Unavailable, match="closed"):
+                await database.fetch_one(READ, {"name": "late"})
+            with pytest.raises(Unavailable, match="closed"):
+                async with database.snapshot() as snapshot:
+                    await snapshot.fetch_one(READ, {"name": "late"})
+    assert parts.outside.rows.count("leases") == 0

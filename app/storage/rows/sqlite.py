@@ -1,8 +1,8 @@
-"""SQLite: reads on the event loop's own connection, writes on one thread with group commit.
+"""SQLite: reads as `app.storage.rows.sqlite_reads` says, writes on one thread with group commit.
 
-A read takes about 10 µs, less than a hop to another thread. Writes queue for the writer thread, which takes all
-that wait, runs each in a savepoint of one `BEGIN IMMEDIATE` transaction, and commits them together: the price
-of the disk's fsync is shared, and `synchronous=FULL` costs little under load.
+Writes queue for the writer thread, which takes all that wait, runs each in a savepoint of one `BEGIN IMMEDIATE`
+transaction, and commits them together: the price of the disk's fsync is shared, and `synchronous=FULL` costs little
+under load.
 """
 
 import asyncio
@@ -12,13 +12,15 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from app.contract.errors import MemstoreError, Overloaded, Unavailable
-from app.storage.metrics import DATABASE_FAILURES, DATABASE_SECONDS
+from app.storage.metrics import DATABASE_SECONDS
 from app.storage.rows.database import Reader, Row, Work, tell_nobody
 from app.storage.rows.leftovers import Scrubbed, scrub_sqlite
+from app.storage.rows.sqlite_reads import Reader as SqliteReader
+from app.storage.rows.sqlite_reads import Snapshot, closed, translate
 from app.storage.rows.statements import Batch, Mutation, Parameters, Statement
 from app.storage.rows.timing import timed
 
@@ -31,7 +33,7 @@ _GROUP = 256
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection with the settings every part of the service relies on; transactions are begun by hand."""
-    connection = sqlite3.connect(path, isolation_level=None, cached_statements=512)
+    connection = sqlite3.connect(path, isolation_level=None, cached_statements=512, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     for pragma in (
         f"busy_timeout = {_BUSY_MILLISECONDS}",
@@ -47,14 +49,6 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA {pragma}").fetchall()
     connection.create_function("strpos", 2, lambda text, part: text.find(part) + 1, deterministic=True)
     return connection
-
-
-def _translate(error: sqlite3.Error) -> MemstoreError:
-    if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
-        DATABASE_FAILURES.labels("busy").inc()
-        return Overloaded("the database is busy with other writers; try again")
-    DATABASE_FAILURES.labels("away").inc()
-    return Unavailable(f"the database does not answer or can't store ({error}); try again")
 
 
 class _Transaction:
@@ -85,27 +79,6 @@ class _Transaction:
         self._connection.executemany(compiled.sql, map(compiled.json_arguments, rows))
 
 
-class _Snapshot:
-    """Reads of one moment. Errors of SQLite's are translated here: the caller may have other files that fail."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
-        rows = await self.fetch_all(statement, parameters)
-        return rows[0] if rows else None
-
-    async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
-        compiled = statement.sqlite
-        try:
-            if not self._connection.in_transaction:
-                self._connection.execute("BEGIN")
-            rows = self._connection.execute(compiled.sql, compiled.json_arguments(parameters)).fetchall()
-        except sqlite3.Error as error:
-            raise _translate(error) from error
-        return cast("Sequence[Row]", rows)
-
-
 @dataclass(slots=True)
 class _Job:
     work: Work[Any]
@@ -115,6 +88,7 @@ class _Job:
 
     def run(self, transaction: _Transaction) -> None:
         """Drive the work's coroutine to its end. It can't suspend, since its transaction never does."""
+        self.result = None
         coroutine = cast("Coroutine[Any, Any, Any]", self.work(transaction))
         try:
             coroutine.send(None)
@@ -131,6 +105,13 @@ class _Job:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.result)
+
+
+def _as_sqlites(error: BaseException) -> sqlite3.Error:
+    """The error that ended a transaction; work may have wrapped or swallowed SQLite's own."""
+    return (
+        error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(f"the transaction was ended: {error}")
+    )
 
 
 class _Writer:
@@ -172,22 +153,24 @@ class _Writer:
         return group, last
 
     def _run(self) -> None:
-        connection = connect(self._path)
+        connection: sqlite3.Connection | None = None
         last = False
         while not last:
             group, last = self._take()
             if not group:
                 break
             try:
+                connection = connection or connect(self._path)
                 self._commit_group(connection, group)
             except sqlite3.Error as error:
                 # Nothing of the group was committed, so nothing of it happened.
-                if connection.in_transaction:
+                if connection is not None and connection.in_transaction:
                     connection.rollback()
                 for job in group:
-                    job.error = _translate(error)
+                    job.error = translate(error)
             self._deliver(group)
-        connection.close()
+        if connection is not None:
+            connection.close()
 
     def _commit_group(self, connection: sqlite3.Connection, group: list[_Job]) -> None:
         transaction = _Transaction(connection)
@@ -196,11 +179,11 @@ class _Writer:
             connection.execute("SAVEPOINT job")
             try:
                 job.run(transaction)
-            except sqlite3.OperationalError:
-                # The disk is full or fails: SQLite may have ended the whole transaction, so the group fails.
-                raise
-            except Exception as error:
-                job.error = error
+            except BaseException as error:
+                if not connection.in_transaction:
+                    # The disk is full or fails, and SQLite has ended the whole transaction: nobody's work is done.
+                    raise _as_sqlites(error) from error
+                job.error = translate(error) if isinstance(error, sqlite3.OperationalError) else error
                 connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
         connection.execute("COMMIT")
@@ -225,52 +208,53 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._reader: sqlite3.Connection | None = None
+        self._reader: SqliteReader | None = None
         self._writer: _Writer | None = None
+        self._closed = False
         self.on_commit: Callable[[str], None] = tell_nobody
 
     async def open(self) -> None:
         try:
-            self._reader = connect(self._path)
+            self._reader = SqliteReader(partial(connect, self._path))
         except sqlite3.Error as error:
-            raise _translate(error) from error
+            raise translate(error) from error
         self._writer = _Writer(self._path, asyncio.get_running_loop())
         self._writer.start()
 
     async def close(self) -> None:
+        self._closed = True
         if self._writer is not None:
             await asyncio.to_thread(self._writer.stop)
         if self._reader is not None:
             self._reader.close()
 
     async def fetch_one(self, statement: Statement, parameters: Parameters) -> Row | None:
-        assert self._reader is not None
-        # All rows are taken, since a half-read cursor would hold its snapshot and age the next read.
         rows = await self.fetch_all(statement, parameters)
         return rows[0] if rows else None
 
     @timed(DATABASE_SECONDS, "read", every=8)
     async def fetch_all(self, statement: Statement, parameters: Parameters) -> Sequence[Row]:
+        self._require_open()
         assert self._reader is not None
-        compiled = statement.sqlite
         try:
-            rows = self._reader.execute(compiled.sql, compiled.json_arguments(parameters)).fetchall()
+            return await self._reader.fetch_all(statement, parameters)
         except sqlite3.OperationalError as error:
-            raise _translate(error) from error
-        return cast("Sequence[Row]", rows)
+            raise translate(error) from error
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Reader]:
+        self._require_open()
         try:
             connection = connect(self._path)
         except sqlite3.Error as error:
-            raise _translate(error) from error
+            raise translate(error) from error
         try:
-            yield _Snapshot(connection)
+            yield Snapshot(connection)
         finally:
             connection.close()
 
     async def scrub(self, tables: Sequence[str]) -> tuple[list[Scrubbed], list[str]]:
+        self._require_open()
         return await asyncio.to_thread(scrub_sqlite, self._path), []
 
     async def mutate(self, mutation: Mutation, parameters: Parameters, *, store_id: str, row_id: str) -> Row | None:
@@ -278,8 +262,13 @@ class SqliteDatabase:
 
     @timed(DATABASE_SECONDS, "write")
     async def transact(self, work: Work[T], *, store_id: str | None = None) -> T:
+        self._require_open()
         assert self._writer is not None
         result = await self._writer.submit(work)
         if store_id is not None:
             self.on_commit(store_id)
         return result
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise closed()
