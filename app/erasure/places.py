@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from app.contract import clock
 from app.erasure import objects, queries, rows
 from app.erasure.job import Finding, Job, Search
-from app.erasure.watch import FORGOTTEN_SECONDS, wait_until_forgotten
+from app.erasure.watch import FORGOTTEN_SECONDS, Answer, wait_until_forgotten
 from app.storage.rows.database import Transaction
 
 _TABLES = (
@@ -36,7 +36,13 @@ async def _wait_for_caches(job: Job) -> list[str]:
         await transaction.execute(queries.SET_PROGRESS, {"erasure_id": job.id, "progress": progress})
 
     await database.transact(work)
-    if not await wait_until_forgotten(database, job.id, mark, job.rows_gone + FORGOTTEN_SECONDS):
+    answer = await wait_until_forgotten(database, job.id, mark, job.rows_gone + FORGOTTEN_SECONDS)
+    if answer is Answer.MOVING:
+        return [
+            "a server is still putting contents into a slow blob store; it takes back what was erased, and "
+            "'memstore forget verify' tells when it has"
+        ]
+    if answer is Answer.SILENT:
         job.note("server caches: a server did not answer; by now it has let go of everything, or was killed")
     return []
 

@@ -1,9 +1,13 @@
-"""What a server does for an erasure that a command runs beside it: it lets go of cached contents.
+"""What a server does for an erasure that a command runs beside it: it lets go of the contents that it holds.
 
 Every process asks the database twice a second whether an erasure is under way, and empties its cache of the stores
-that this one touches. A process is known by a row among the leases, in which it says, too, that it has let go. One that
-could not ask for a while lets go of everything. So whoever erases waits for all who are known, at most until
-`FORGOTTEN_SECONDS` have passed: then no process holds what was gone from the database before.
+that this one touches. Once their rows are gone, a read that is still under way and began before is not believed: it is
+done again, and its result is not kept. What the mover holds is let go of; what it is putting into the blob store just
+then is waited for, since it takes that back itself.
+
+A process is known by a row among the leases, in which it says, too, that it has let go, or that it is still moving. One
+that could not ask for a while lets go of everything. So whoever erases waits for all who are known, at most until
+`FORGOTTEN_SECONDS` have passed, and for those who move until `MOVED_SECONDS` have.
 """
 
 import asyncio
@@ -11,9 +15,11 @@ import json
 import logging
 import secrets
 import time
+from enum import Enum
 
 from app.contract import clock
 from app.contract.errors import Unavailable
+from app.storage.contents.mover import Mover
 from app.storage.contents.reading import ContentCache
 from app.storage.rows.database import Database, Transaction
 from app.storage.rows.statements import Statement
@@ -26,6 +32,9 @@ _BLIND_SECONDS = 1.5
 """Who has not seen the database for so long trusts its cache no more."""
 FORGOTTEN_SECONDS = 3.0
 """Longer than the blind time, one more interval and one more answer together."""
+
+MOVED_SECONDS = 60.0
+"""Longer than a batch of the mover takes on a slow blob store; an object's request ends after 30 seconds."""
 
 _KNOWN_SECONDS = 300.0
 """Who has not said for so long that it runs is dead; longer than clocks of servers differ."""
@@ -54,25 +63,43 @@ def acknowledgement(erasure_id: str, mark: int) -> str:
     return f"{erasure_id} {mark}"
 
 
-async def wait_until_forgotten(database: Database, erasure_id: str, mark: int, until: float) -> bool:
+class Answer(Enum):
+    """What is known of the processes when nobody waits any more."""
+
+    ALL = "all said that they have let go"
+    SILENT = "one said nothing: it was killed, or has let go of everything"
+    MOVING = "one is still putting contents into the blob store"
+
+
+async def wait_until_forgotten(database: Database, erasure_id: str, mark: int, until: float) -> Answer:
     """Wait until every process that is known has let go, or until a moment of the monotonic clock.
 
-    Returns whether they all said so.
+    For those that say that they are still moving contents it waits for `MOVED_SECONDS` more.
     """
     said = acknowledgement(erasure_id, mark)
-    while any(row["holder"] != said for row in await database.fetch_all(_KNOWN, {"now": clock.now()})):
-        if time.monotonic() >= until:
-            return False
+    while True:
+        holders = {row["holder"] for row in await database.fetch_all(_KNOWN, {"now": clock.now()})} - {said}
+        if not holders:
+            return Answer.ALL
+        is_moving = _moving(said) in holders
+        if time.monotonic() >= until + (MOVED_SECONDS if is_moving else 0):
+            return Answer.MOVING if is_moving else Answer.SILENT
         await asyncio.sleep(_ACKNOWLEDGED_LOOK_SECONDS)
-    return True
+
+
+def _moving(said: str) -> str:
+    return f"moving {said}"
 
 
 class ErasureWatch:
-    """Watches for erasures on behalf of one process's cache."""
+    """Watches for erasures on behalf of what one process holds in memory."""
 
-    def __init__(self, database: Database, cache: ContentCache) -> None:
+    def __init__(self, database: Database, cache: ContentCache, mover: Mover) -> None:
         self._database = database
         self._cache = cache
+        self._mover = mover
+        self._seen: set[tuple[str, int | None]] = set()
+        """The erasures under way and their marks, as they were at the last look."""
         self._task: asyncio.Task[None] | None = None
         self._name = f"cache:{secrets.token_hex(8)}"
         self._said = ""
@@ -118,13 +145,23 @@ class ErasureWatch:
     async def look(self) -> None:
         """Ask once, let go of what the answer names, and say so where somebody waits for it."""
         rows = await self._database.fetch_all(_TOUCHED, {})
-        if not rows:
-            return
-        self._cache.drop_stores({row["store_id"] for row in rows})
-        for erasure_id, progress in {(row["id"], row["progress"]) for row in rows}:
-            mark = json.loads(progress).get("rows_gone")
-            if mark is not None and (said := acknowledgement(erasure_id, mark)) != self._said:
+        stores: dict[tuple[str, int | None], set[str]] = {}
+        for row in rows:
+            key = (row["id"], json.loads(row["progress"]).get("rows_gone"))
+            stores.setdefault(key, set()).add(row["store_id"])
+        for (erasure_id, mark), store_ids in stores.items():
+            # Once for each mark: what was read since then is of rows that are still there.
+            if (erasure_id, mark) not in self._seen:
+                self._cache.drop_stores(store_ids)
+                self._mover.forget(store_ids)
+            if mark is None:
+                continue
+            said = acknowledgement(erasure_id, mark)
+            if self._mover.is_moving(store_ids):
+                said = _moving(said)
+            if said != self._said:
                 await self._say(said)
+        self._seen = set(stores)
 
     async def _say(self, said: str) -> None:
         now = clock.now()

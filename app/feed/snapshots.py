@@ -77,7 +77,7 @@ class Snapshots:
             contents = {row["version_id"]: text for row, text in zip(kept, texts, strict=True)}
             return [Found(row, contents.get(row["version_id"])) for row in rows]
 
-        return await with_fresh_rows(read)
+        return await with_fresh_rows(self._storage.contents, read)
 
 
 def _divided(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

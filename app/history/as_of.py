@@ -68,7 +68,7 @@ class AsOf:
             rows = await state(self._fetch_all, scope, point, seq, part, with_content=with_content)
             return rows, await self._with_contents(rows[:limit], with_content=with_content)
 
-        rows, found = await with_fresh_rows(read)
+        rows, found = await with_fresh_rows(self._storage.contents, read)
         if len(rows) <= limit:
             return StatePage(seq, found, None)
         last = found[-1].row
@@ -104,7 +104,7 @@ class AsOf:
                 )
             return (await self._with_contents([before], with_content=with_content))[0]
 
-        return await with_fresh_rows(read)
+        return await with_fresh_rows(self._storage.contents, read)
 
     async def _with_contents(self, rows: Sequence[Row], *, with_content: bool) -> list[FoundVersion]:
         if not with_content:

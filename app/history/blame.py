@@ -100,7 +100,7 @@ class Blame:
 
         """
         scope = {"store_id": store_id, "workspace_id": caller.workspace_id, "memory_id": memory_id}
-        return await with_fresh_rows(lambda: self._blame(scope))
+        return await with_fresh_rows(self._storage.contents, lambda: self._blame(scope))
 
     async def _blame(self, scope: dict[str, str]) -> Blamed:
         database = self._storage.database

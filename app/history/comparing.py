@@ -89,7 +89,7 @@ class Comparing:
             reference = (row["store_id"], bytes(row["content_sha256"]), row["content"])
             return FoundVersion(row, await self._storage.contents.read(reference))
 
-        before = await with_fresh_rows(read)
+        before = await with_fresh_rows(self._storage.contents, read)
         if before is None and after.row["operation"] != CREATED:
             raise InvalidRequest(
                 f"from: the version before {after.row['id']!r} has expired; name another one to compare with"

@@ -15,7 +15,7 @@ from app.contract.content import Content
 from app.contract.errors import InvalidRequest, NotFound, PathConflict, PreconditionFailed
 from app.memories import queries, repeats
 from app.storage.contents.mover import Staged
-from app.storage.contents.reading import with_fresh_rows
+from app.storage.contents.reading import Moment, with_fresh_rows
 from app.storage.rows.database import Row, Transaction
 from app.storage.rows.statements import Statement
 from app.storage.rows.tables import CREATED, DELETED, MODIFIED
@@ -92,7 +92,7 @@ class Memories:
         scope = _scope(caller, store_id, memory_id)
         if not with_content:
             return Found(await self._find(queries.FIND, scope), None)
-        return await with_fresh_rows(lambda: self._retrieve_full(scope))
+        return await with_fresh_rows(self._storage.contents, lambda: self._retrieve_full(scope))
 
     async def _retrieve_full(self, scope: Parameters) -> Found:
         row = await self._find(queries.FIND_WITH_CONTENT, scope)
@@ -120,7 +120,7 @@ class Memories:
 
         """
         listing = replace(listing, prefix=paths.check_prefix(listing.prefix))
-        return await with_fresh_rows(lambda: self._list(caller, store_id, listing, page))
+        return await with_fresh_rows(self._storage.contents, lambda: self._list(caller, store_id, listing, page))
 
     async def _list(
         self, caller: Caller, store_id: str, listing: Listing, page: str | None
@@ -177,6 +177,7 @@ class Memories:
         paths.check(path)
         content = contents.check(text)
         await self._storage.mover.make_room()
+        since = self._storage.contents.now()
         parameters = _writing(caller, store_id, ids.new(ids.MEMORY), CREATED) | _storing(content)
 
         async def work(transaction: Transaction) -> Row:
@@ -196,7 +197,7 @@ class Memories:
 
         row = await self._storage.database.transact(work, store_id=store_id)
         if row["version_id"] == parameters["version_id"]:
-            self._after_commit(parameters, content)
+            self._after_commit(parameters, content, since)
         return Found(row, content.data)
 
     async def update(
@@ -229,6 +230,7 @@ class Memories:
         if change.content is not None:
             await self._storage.mover.make_room()
             parameters |= _storing(change.content)
+        since = self._storage.contents.now()
         row = await self._change_at_once(parameters, change) or await self._change(parameters, change)
         if change.content is None:
             # A rename has no content at hand; the memory is read again where it is wanted.
@@ -236,7 +238,7 @@ class Memories:
                 return await self.retrieve(caller, store_id, memory_id, with_content=True)
             return Found(row, None)
         if row["version_id"] == parameters["version_id"]:
-            self._after_commit(parameters, change.content)
+            self._after_commit(parameters, change.content, since)
         return Found(row, change.content.data)
 
     async def _change_at_once(self, parameters: Parameters, change: _Change) -> Row | None:
@@ -326,9 +328,9 @@ class Memories:
                 f"at most {self._limits.max_bytes:,} are allowed"
             )
 
-    def _after_commit(self, parameters: Parameters, content: Content) -> None:
+    def _after_commit(self, parameters: Parameters, content: Content, since: Moment) -> None:
         store_id = parameters["store_id"]
-        self._storage.contents.remember(store_id, content.sha256, content.data)
+        self._storage.contents.remember(store_id, content.sha256, content.data, since)
         self._storage.mover.staged(Staged(parameters["version_id"], store_id, content.sha256, content.data))
 
 

@@ -188,7 +188,7 @@ class Exporter:
     ) -> AsyncGenerator[Sequence[tuple[Row, bytes | None]], None]:
         """All versions up to the snapshot's number, oldest first, with their contents but for those that are known."""
         seq = 0
-        while page := await with_fresh_rows(lambda seq=seq: self._page(seq, known)):  # type: ignore[misc]
+        while page := await with_fresh_rows(self._storage.contents, lambda seq=seq: self._page(seq, known)):  # type: ignore[misc]
             yield page
             seq = page[-1][0]["seq"]
 

@@ -109,7 +109,7 @@ class Versions:
             rows = await self._storage.database.fetch_all(statement, parameters) if filters.can_match() else []
             return rows, await self._with_contents(rows[:limit], with_content=with_content)
 
-        rows, found = await with_fresh_rows(read)
+        rows, found = await with_fresh_rows(self._storage.contents, read)
         if not rows and await self._storage.database.fetch_one(queries.STORE_EXISTS, parameters) is None:
             raise store_not_found(store_id)
         if len(rows) <= limit:
@@ -139,7 +139,7 @@ class Versions:
                 raise _not_found(version_id, store_id)
             return (await self._with_contents([row], with_content=with_content))[0]
 
-        return await with_fresh_rows(read)
+        return await with_fresh_rows(self._storage.contents, read)
 
     async def redact(self, caller: Caller, store_id: str, version_id: str) -> Row:
         """Erase a version's content, path, size and digest for good; again changes nothing.

@@ -16,6 +16,7 @@ class InterruptedBlobs(BlobStore):
         self.before_put: Happening | None = None
         self.after_put: Happening | None = None
         self.before_get: Happening | None = None
+        self.after_get: Happening | None = None
         self.before_remove: Happening | None = None
         self.after_remove: Happening | None = None
         self.after_remove_store: Happening | None = None
@@ -33,7 +34,9 @@ class InterruptedBlobs(BlobStore):
 
     async def get_many(self, blobs: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
         await self._happens("before_get")
-        return await super().get_many(blobs)
+        contents = await super().get_many(blobs)
+        await self._happens("after_get")
+        return contents
 
     async def remove(self, blobs: Iterable[tuple[str, bytes]]) -> None:
         await self._happens("before_remove")

@@ -104,7 +104,7 @@ async def test_content_that_is_really_lost_is_an_error_that_names_fsck(parts: Pa
 def test_the_cache_never_holds_more_bytes_than_it_may() -> None:
     cache = ContentCache(10)
     for number in range(50):
-        cache.put("store", bytes([number]), b"x" * (number % 12))
+        cache.put("store", bytes([number]), b"x" * (number % 12), cache.now())
         assert cache.bytes <= 10
     held = [cache.get("store", bytes([number])) for number in range(50)]
     assert sum(len(content) for content in held if content is not None) == cache.bytes
@@ -113,21 +113,21 @@ def test_the_cache_never_holds_more_bytes_than_it_may() -> None:
 def test_the_cache_lets_go_of_what_was_used_longest_ago() -> None:
     cache = ContentCache(3)
     for name in (b"a", b"b", b"c"):
-        cache.put("store", name, b"1")
+        cache.put("store", name, b"1", cache.now())
     assert cache.get("store", b"a") == b"1"
-    cache.put("store", b"d", b"1")
+    cache.put("store", b"d", b"1", cache.now())
     assert [cache.get("store", name) for name in (b"a", b"b", b"c", b"d")] == [b"1", None, b"1", b"1"]
 
 
 def test_the_cache_tells_the_contents_of_stores_apart() -> None:
     cache = ContentCache(10)
-    cache.put("one", b"a", b"1")
+    cache.put("one", b"a", b"1", cache.now())
     assert cache.get("other", b"a") is None
 
 
 def test_a_cache_of_no_bytes_holds_nothing() -> None:
     cache = ContentCache(0)
-    cache.put("store", b"a", b"1")
+    cache.put("store", b"a", b"1", cache.now())
     assert cache.get("store", b"a") is None
 
 

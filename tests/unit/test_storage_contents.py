@@ -45,7 +45,7 @@ def test_the_cache_holds_what_a_plain_model_holds(maximum: int, done: list[tuple
     for action, store, digest in done:
         content = digest * SIZES[digest]
         if action == "put":
-            cache.put(store, digest, content)
+            cache.put(store, digest, content, cache.now())
             model.put(store, digest)
         else:
             assert cache.get(store, digest) == (content if model.use(store, digest) else None)
@@ -54,28 +54,28 @@ def test_the_cache_holds_what_a_plain_model_holds(maximum: int, done: list[tuple
 
 def test_what_was_read_lately_outlives_what_was_not() -> None:
     cache = ContentCache(2)
-    cache.put("s", b"1", b"x")
-    cache.put("s", b"2", b"y")
+    cache.put("s", b"1", b"x", cache.now())
+    cache.put("s", b"2", b"y", cache.now())
     assert cache.get("s", b"1") == b"x"
-    cache.put("s", b"3", b"z")
+    cache.put("s", b"3", b"z", cache.now())
     assert [cache.get("s", digest) for digest in (b"1", b"2", b"3")] == [b"x", None, b"z"]
 
 
 def test_what_was_written_again_outlives_what_was_not() -> None:
     cache = ContentCache(2)
     for digest in (b"1", b"2", b"1", b"3"):
-        cache.put("s", digest, b"x")
+        cache.put("s", digest, b"x", cache.now())
     assert [cache.get("s", digest) for digest in (b"1", b"2", b"3")] == [b"x", None, b"x"]
 
 
 def test_one_store_never_gets_a_content_from_another() -> None:
     cache = ContentCache(100)
-    cache.put("memstore_1", b"digest", b"content")
+    cache.put("memstore_1", b"digest", b"content", cache.now())
     assert cache.get("memstore_2", b"digest") is None
 
 
 def test_a_cache_of_no_bytes_keeps_nothing() -> None:
     cache = ContentCache(0)
-    cache.put("s", b"1", b"x")
+    cache.put("s", b"1", b"x", cache.now())
     assert cache.get("s", b"1") is None
     assert cache.bytes == 0

@@ -9,6 +9,8 @@ was faster, or the content was erased while its blob was put: then the blob is t
 import asyncio
 import logging
 import time
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from app.contract import clock
@@ -71,6 +73,7 @@ class Mover:
         self._arrived = asyncio.Event()
         self._moved = asyncio.Event()
         self._healthy = True
+        self._moving: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -82,7 +85,7 @@ class Mover:
         if self._task is None:
             return
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
-        while self._held and self._healthy and time.monotonic() < deadline:
+        while (self._held or self._moving.total()) and self._healthy and time.monotonic() < deadline:
             self._moved.clear()
             try:
                 await asyncio.wait_for(self._moved.wait(), deadline - time.monotonic())
@@ -98,6 +101,19 @@ class Mover:
         self._held.append(item)
         self._held_bytes += len(item.content)
         self._arrived.set()
+
+    def forget(self, store_ids: Collection[str]) -> None:
+        """Let go of what is held of these stores. Whatever a version still has is in the stage, and is moved later."""
+        self._hold([item for item in self._held if item.store_id not in store_ids])
+
+    def _hold(self, items: list[Staged]) -> None:
+        self._held = items
+        self._held_bytes = sum(len(item.content) for item in items)
+        self._moved.set()
+
+    def is_moving(self, store_ids: Collection[str]) -> bool:
+        """Whether contents of these stores are on their way to the blob store at this moment."""
+        return any(self._moving[store_id] for store_id in store_ids)
 
     async def make_room(self) -> None:
         """Wait a little before a write while many contents wait to be moved and the blob store works."""
@@ -127,10 +143,9 @@ class Mover:
                     self._healthy = False
                     MOVE_FAILURES.inc()
                     _log.warning("could not move %d contents to the blob store: %s", len(self._held), for_log(error))
-                    batch = self._held[:]
-                del self._held[: len(batch)]
-                self._held_bytes -= sum(len(item.content) for item in batch)
-                self._moved.set()
+                    batch = self._held
+                done = {id(item) for item in batch}
+                self._hold([item for item in self._held if id(item) not in done])
 
     async def move_left_behind(self, *, all_ages: bool = False) -> int:
         """Move what stayed in the stage for some seconds: after a crash or an outage. How many it was.
@@ -154,12 +169,17 @@ class Mover:
         free = [item for item in batch if (item.store_id, item.sha256) not in condemned]
         if not free:
             return
-        await self._blobs.put_many([(item.store_id, item.sha256, item.content) for item in free])
-        removed = await self._unstage(free)
-        BLOBS_MOVED.inc(len(removed))
-        for item in free:
-            if item.version_id not in removed:
-                await self._take_back(item)
+        under_way = Counter(item.store_id for item in free)
+        self._moving += under_way
+        try:
+            await self._blobs.put_many([(item.store_id, item.sha256, item.content) for item in free])
+            removed = await self._unstage(free)
+            BLOBS_MOVED.inc(len(removed))
+            for item in free:
+                if item.version_id not in removed:
+                    await self._take_back(item)
+        finally:
+            self._moving -= under_way
 
     async def _unstage(self, batch: list[Staged]) -> set[str]:
         version_ids = [item.version_id for item in batch]

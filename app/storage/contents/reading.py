@@ -3,9 +3,10 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextvars import ContextVar
 from typing import TypeVar
 
-from app.contract.errors import InternalError
+from app.contract.errors import InternalError, Unavailable
 from app.storage.contents.blobs import BlobStore
 from app.storage.metrics import CACHE_LOOKUPS
 
@@ -19,11 +20,29 @@ class ContentGone(Exception):
     """A row's content was not where it should be: it was erased after the row was read. Read the row again."""
 
 
+class ContentOutdated(ContentGone):
+    """A content was read while its store's contents were let go of: it may be one of those that were erased."""
+
+
+Moment = int
+"""How often this cache was told to let go of something."""
+
+_ROWS_READ_SINCE: ContextVar[Moment | None] = ContextVar("rows_read_since", default=None)
+"""The moment before the rows of the read under way were asked for."""
+
+
 class ContentCache:
-    """The most recently used contents, bounded by their bytes."""
+    """The most recently used contents, bounded by their bytes.
+
+    What is let go of does not come back by a read or a write that began before: such a one names the moment at which
+    it began, and nothing of an earlier moment than the last letting go is kept.
+    """
 
     def __init__(self, maximum_bytes: int) -> None:
         self._maximum = maximum_bytes
+        self._moment: Moment = 0
+        self._cleared: Moment = 0
+        self._dropped: dict[str, Moment] = {}
         self._entries: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
         self.bytes = 0
 
@@ -34,8 +53,18 @@ class ContentCache:
             self._entries.move_to_end((store_id, sha256))
         return entry
 
-    def put(self, store_id: str, sha256: bytes, content: bytes) -> None:
-        """Keep a content and let go of the least recently used ones."""
+    def now(self) -> Moment:
+        """The moment to name later, taken before the rows are read or written that a content belongs to."""
+        return self._moment
+
+    def is_outdated(self, store_id: str, since: Moment) -> bool:
+        """Whether contents of the store were let go of after this moment."""
+        return since < max(self._cleared, self._dropped.get(store_id, 0))
+
+    def put(self, store_id: str, sha256: bytes, content: bytes, since: Moment) -> None:
+        """Keep a content that was read or written since a moment, and let go of the least recently used ones."""
+        if self.is_outdated(store_id, since):
+            return
         key = (store_id, sha256)
         if key in self._entries:
             self._entries.move_to_end(key)
@@ -47,12 +76,17 @@ class ContentCache:
             self.bytes -= len(oldest)
 
     def drop_stores(self, store_ids: Collection[str]) -> None:
-        """Let go of everything of these stores."""
+        """Let go of everything of these stores, and of what is being read of them."""
+        self._moment += 1
+        self._dropped |= dict.fromkeys(store_ids, self._moment)
         for key in [key for key in self._entries if key[0] in store_ids]:
             self.bytes -= len(self._entries.pop(key))
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Let go of everything, and of what is being read."""
+        self._moment += 1
+        self._cleared = self._moment
+        self._dropped.clear()
         self._entries.clear()
         self.bytes = 0
 
@@ -66,17 +100,27 @@ class Contents:
         self._hit = CACHE_LOOKUPS.labels("hit")
         self._miss = CACHE_LOOKUPS.labels("miss")
 
-    def remember(self, store_id: str, sha256: bytes, content: bytes) -> None:
-        """Keep a content that was just written, since it will likely be read."""
-        self._cache.put(store_id, sha256, content)
+    def now(self) -> Moment:
+        """The moment to give to `remember`, taken before the transaction that writes the content."""
+        return self._cache.now()
 
-    def at_hand(self, reference: Reference) -> bytes | None:
+    def remember(self, store_id: str, sha256: bytes, content: bytes, since: Moment) -> None:
+        """Keep a content that was just written, since it will likely be read."""
+        self._cache.put(store_id, sha256, content, since)
+
+    def _since(self) -> Moment:
+        since = _ROWS_READ_SINCE.get()
+        return self._cache.now() if since is None else since
+
+    def _at_hand(self, reference: Reference, since: Moment) -> bytes | None:
         """The content if no request to the blob store is needed."""
         store_id, sha256, staged = reference
         content = self._cache.get(store_id, sha256)
         if content is None and staged is not None:
+            if self._cache.is_outdated(store_id, since):
+                raise ContentOutdated
             content = bytes(staged)
-            self._cache.put(store_id, sha256, content)
+            self._cache.put(store_id, sha256, content, since)
         return content
 
     async def read(self, reference: Reference) -> bytes:
@@ -87,7 +131,7 @@ class Contents:
             BlobStoreUnavailable: it is neither cached nor staged, and the blob store does not answer.
 
         """
-        content = self.at_hand(reference)
+        content = self._at_hand(reference, self._since())
         if content is not None:
             self._hit.inc()
             return content
@@ -95,7 +139,8 @@ class Contents:
 
     async def read_many(self, references: Sequence[Reference]) -> list[bytes]:
         """Contents in the order asked; errors as `read`."""
-        found = [self.at_hand(reference) for reference in references]
+        since = self._since()
+        found = [self._at_hand(reference, since) for reference in references]
         missing = [index for index, content in enumerate(found) if content is None]
         self._hit.inc(len(found) - len(missing))
         if missing:
@@ -106,8 +151,10 @@ class Contents:
                 # A file that a mover is writing just now is there, but not whole: its content is still staged.
                 if content is None or hashlib.sha256(content).digest() != sha256:
                     raise ContentGone
+                if self._cache.is_outdated(store_id, since):
+                    raise ContentOutdated
                 found[index] = content
-                self._cache.put(store_id, sha256, content)
+                self._cache.put(store_id, sha256, content, since)
         return [content for content in found if content is not None]
 
 
@@ -115,15 +162,23 @@ _ATTEMPTS = 5
 """Each failed one needs an erasure between a row's read and its content's; so many in one request is a fault."""
 
 
-async def with_fresh_rows(read: Callable[[], Awaitable[T]]) -> T:
-    """Run a read of rows and their content; again if content was erased between the two.
+async def with_fresh_rows(contents: Contents, read: Callable[[], Awaitable[T]]) -> T:
+    """Run a read of rows and their content; again if content was erased between the two, or while it was read.
 
     Raises:
         InternalError: the content is missing, however fresh the row.
+        Unavailable: a server that has lost sight of the database lets go of everything faster than it can be read.
+
     """
+    outdated = False
     for _ in range(_ATTEMPTS):
+        token = _ROWS_READ_SINCE.set(contents.now())
         try:
             return await read()
-        except ContentGone:
-            continue
+        except ContentGone as error:
+            outdated = isinstance(error, ContentOutdated)
+        finally:
+            _ROWS_READ_SINCE.reset(token)
+    if outdated:
+        raise Unavailable("contents are being erased, and could not be read meanwhile; try again")
     raise InternalError("a memory's content is missing or damaged in the blob store; run 'memstore fsck'")
