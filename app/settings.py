@@ -1,12 +1,14 @@
 """Settings: `MEMSTORE_*` environment variables, or the same names in a `.env` file in the working directory."""
 
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from fsspec import available_protocols
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -18,6 +20,10 @@ _MOST = 10**15
 """Far beyond use, and inside what both databases count with."""
 
 _CONFIDENTIAL = {"MEMSTORE_DATABASE_URL", "MEMSTORE_BLOB_URL", "MEMSTORE_S3_ENDPOINT_URL", "MEMSTORE_BOOTSTRAP_API_KEY"}
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+ROOT_PATH = re.compile(r"(/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*")
+"""A path that the service can be shown under; the empty one is the root of a host."""
 
 
 class Settings(BaseSettings):
@@ -98,6 +104,31 @@ class Settings(BaseSettings):
         description="Bytes of request bodies one API key or session token may send in a minute, counted likewise. "
         "0 is no limit.",
     )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (),
+        description="Networks of proxies, such as `10.0.0.0/8, ::1`. What they say in `X-Forwarded-For`, `-Proto`, "
+        "`-Host` and `-Prefix` is believed; from others it is ignored.",
+    )
+    root_path: str = Field(
+        "",
+        description="The path under which a proxy shows the service, such as `/memstore`, if the proxy does not say it "
+        "in `X-Forwarded-Prefix`.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins whose pages may call the API from a browser, such as `https://app.example.com`, separated "
+        "by commas; `*` is every one. Cookies play no part: each call needs its key.",
+    )
+    gzip_min_bytes: Annotated[int, Field(ge=0)] = Field(
+        4_096,
+        description="Answers of the API from this size on are compressed for clients that take gzip. 0 is never.",
+    )
+    operations_host: str = Field("127.0.0.1", description="Address of the operators' port.")
+    operations_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        0,
+        description="A port for `/healthz`, `/readyz` and `/metrics` alone. `/metrics` is then there and nowhere else. "
+        "0 is none: all three are on the port of the API.",
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="What `memstore serve` prints: readable lines, or one JSON object per line."
     )
@@ -157,6 +188,39 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http or https URL, such as http://127.0.0.1:7480")
         return url
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _check_networks(cls, networks: list[str] | tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
+        try:
+            return [ip_network(network) for network in networks]
+        except ValueError as error:
+            raise ValueError(f"{error}; must be addresses or networks, such as 10.0.0.0/8, ::1") from None
+
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, listed: object) -> object:
+        return [part for part in re.split(r"[,\s]+", listed) if part] if isinstance(listed, str) else listed
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "must be * or origins as browsers send them, in lower case and without a path, such as "
+                    "https://app.example.com"
+                )
+        if "*" in origins and len(origins) > 1:
+            raise ValueError("must be * alone, or a list of origins without it")
+        return origins
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str) -> str:
+        if not ROOT_PATH.fullmatch(path.removesuffix("/")):
+            raise ValueError("must be a path of letters, digits, dots, hyphens and underscores, such as /memstore")
+        return path.removesuffix("/")
 
     @field_validator("bootstrap_api_key")
     @classmethod

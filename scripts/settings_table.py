@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ _WORDS: dict[object, str] = {
     float: "number",
     bool: "true or false",
     Path: "path",
+    IPv4Network: "IPv4 network",
+    IPv6Network: "IPv6 network",
     SecretStr: "secret text",
     SecretBytes: "secret text",
 }
@@ -31,6 +34,8 @@ def environment_names(settings: type[BaseSettings], name: str, field: FieldInfo)
 
 
 def _type(annotation: Any) -> str:
+    if typing.get_origin(annotation) is tuple:
+        return f"list of {_type(typing.get_args(annotation)[0])}"
     if typing.get_origin(annotation) is typing.Literal:
         return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
     if arguments := [kind for kind in typing.get_args(annotation) if kind is not type(None)]:
@@ -54,6 +59,8 @@ def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "see the description"
     if field.default is None:
+        return "none"
+    if field.default == ():
         return "none"
     value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
     return f"`{value}`" if value else "see the description"

@@ -5,8 +5,10 @@ import contextlib
 import logging.config
 import os
 import signal
+import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -99,24 +101,41 @@ def _shown(file: Path) -> str:
     return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
+@contextlib.contextmanager
+def _operators_socket(settings: Settings) -> Iterator[list[socket.socket]]:
+    """The socket of the operators' port, if there is to be one."""
+    if not settings.operations_port:
+        yield []
+        return
+    place = settings.operations_host, settings.operations_port
+    with blamed_on("MEMSTORE_OPERATIONS_PORT", "{}:{}".format(*place)):
+        family = socket.AF_INET6 if ":" in settings.operations_host else socket.AF_INET
+        listener = socket.create_server(place, family=family)
+    listener.set_inheritable(True)
+    with listener:
+        yield [listener]
+
+
 def _run(config: uvicorn.Config) -> None:
     """Bind, so that a port that is taken is said before anything else, and serve until a signal."""
-    with config.bind_socket() as listener:
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(config.bind_socket())
         host, port = listener.getsockname()[:2]
         shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
         url, settings = f"http://{shown_host}:{port}", load()
+        listeners = [listener, *opened.enter_context(_operators_socket(settings))]
         own_key = settings.is_embedded and settings.bootstrap_api_key is None
         first = _first_key(settings) if own_key else None
         if settings.log_format == "text":
             typer.echo(_greeting(url, settings, first))
         if config.workers > 1:
-            Multiprocess(config, sockets=[listener]).run()
+            Multiprocess(config, sockets=listeners).run()
             return
         # uvicorn drains on a signal and then raises it again; having drained, the process ends well.
         signal.signal(signal.SIGTERM, lambda *_: None)
         server = uvicorn.Server(config)
         with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+            server.run(sockets=listeners)
         if not server.started:
             raise typer.Exit(3)
 

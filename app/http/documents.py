@@ -281,7 +281,7 @@ _MEANINGS: dict[int | str, str] = {
     503: "`api_error`: the database or the blob store does not answer; `retry-after` says when to try again.",
     529: "`overloaded_error`: too much work at once; `retry-after` says when to try again.",
     "default": "Any other refusal. With 405 `invalid_request_error`, for a method that the path does not have, "
-    "comes the header `allow`.",
+    "comes the header `allow`. 408 and 431 are about requests that come too slowly, or whose head is too large.",
 }
 # Without a "default" FastAPI would promise its own 422, which no route answers.
 _ALWAYS: tuple[int | str, ...] = (400, 401, 403, 404, 429, 500, 503, 529, "default")

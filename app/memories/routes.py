@@ -1,6 +1,6 @@
 """Routes of memories."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 
@@ -25,6 +25,14 @@ _ETAG = {
         "description": "The content's SHA-256, in double quotes.",
         "required": True,
         "schema": {"type": "string", "pattern": '^"[0-9a-f]{64}"$'},
+    }
+}
+
+
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {
+        "description": "The content is the one whose `etag` the request has in `If-None-Match`.",
+        "headers": answers()[200]["headers"] | _ETAG,
     }
 }
 
@@ -64,7 +72,7 @@ async def list_memories(
 @router.get(
     "/{memory_id}",
     response_model=wire.Memory,
-    responses=answers(headers=_ETAG),
+    responses=answers(headers=_ETAG) | _NOT_MODIFIED,
     openapi_extra=open_to_sessions("read"),
 )
 async def retrieve_memory(
@@ -84,7 +92,7 @@ async def retrieve_memory(
     "/{memory_id}",
     response_model=None,
     response_class=Response,
-    responses=answers(headers=_ETAG, with_body=False),
+    responses=answers(headers=_ETAG, with_body=False) | _NOT_MODIFIED,
     openapi_extra=open_to_sessions("read"),
 )
 async def head_memory(

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
 from app.agents import routes as agent_routes
@@ -43,7 +44,9 @@ from app.server import health, tracing
 from app.server.binding import RouteTable, nothing_at
 from app.server.draining import Draining
 from app.server.envelope import envelope
+from app.server.forwarded import Forwarded
 from app.server.gateway import Gateway
+from app.server.operations import Operations
 from app.server.rate_limits import RateLimits
 from app.sessions import routes as session_routes
 from app.sessions.service import Sessions
@@ -72,6 +75,16 @@ ROUTERS = (
     history_routes.router,
     transfer_routes.router,
 )
+
+_CORS_METHODS = ("GET", "HEAD", "POST", "DELETE")
+_CORS_EXPOSED = (
+    "request-id", "anthropic-workspace-id", "etag", "retry-after", "x-should-retry", "allow",
+    "anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-requests-reset", "content-disposition",
+)  # fmt: skip
+"""What a program in a browser may read of an answer beside its body."""
+_CORS_SECONDS = 7_200
+"""How long a browser need not ask again whether it may; more than this none believes."""
 
 
 def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
@@ -172,7 +185,7 @@ def create_gateway(settings: Settings | None = None) -> Application:
     per_minute = settings.rate_limit_requests_per_minute, settings.rate_limit_written_bytes_per_minute
     secret = settings.bootstrap_api_key
     api_routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    return Gateway(
+    gateway: Application = Gateway(
         app,
         RouteTable(api_routes, app.state.services),
         Authenticator(app.state.storage.database, secret.get_secret_value() if secret else None),
@@ -184,4 +197,19 @@ def create_gateway(settings: Settings | None = None) -> Application:
         limits=RateLimits(*per_minute) if any(per_minute) else None,
         tracing=app.state.tracing,
         log_all=settings.log_requests == "all",
+        gzip_min_bytes=settings.gzip_min_bytes,
     )
+    if settings.cors_origins:
+        gateway = CORSMiddleware(
+            gateway,
+            allow_origins=settings.cors_origins,
+            allow_methods=_CORS_METHODS,
+            allow_headers=["*"],
+            expose_headers=_CORS_EXPOSED,
+            max_age=_CORS_SECONDS,
+        )
+    if settings.operations_port:
+        gateway = Operations(gateway, settings.operations_port)
+    if settings.trusted_proxies or settings.root_path:
+        gateway = Forwarded(gateway, settings.trusted_proxies, settings.root_path)
+    return gateway

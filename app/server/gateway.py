@@ -23,7 +23,7 @@ from app.http.asgi import Application, Receive, Scope, Send
 from app.http.replies import Reply, Stream
 from app.http.uploads import ClientLeft, Upload, announced_size, too_large
 from app.keys.service import Authenticator
-from app.server import logs, metrics
+from app.server import logs, metrics, variants
 from app.server.binding import BoundRoute, RouteTable
 from app.server.envelope import envelope
 from app.server.rate_limits import RateLimits
@@ -82,11 +82,13 @@ class Gateway:
         limits: RateLimits | None = None,
         tracing: Tracing | None = None,
         log_all: bool = False,
+        gzip_min_bytes: int = 0,
     ) -> None:
         """`draining` is set when the process is asked to end; streams without an end of their own then end.
 
         database: where to look whether what is missing was erased.
         refusals: where attempts at what is not allowed are noted for the audit log.
+        gzip_min_bytes: answers from this size on are compressed for clients that take it; 0: none is.
         log_all: print a line for every answer, not for those with a status of 500 and above alone.
         """
         self._draining = draining or asyncio.Event()
@@ -100,10 +102,15 @@ class Gateway:
         self._limits = limits
         self._tracing = tracing
         self._log_all = log_all
+        self._gzip_min_bytes = gzip_min_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http" or not f"{scope['path']}/".startswith("/v1/"):
+            if root_path := scope.get("root_path"):
+                # As ASGI has it, and FastAPI with it.
+                scope["path"] = root_path + scope["path"]
+                scope["raw_path"] = root_path.encode() + scope.get("raw_path", b"")
             await self._fallback(scope, receive, send)
             return
         answer = _Answer(ids.new(ids.REQUEST), time.perf_counter())
@@ -146,6 +153,7 @@ class Gateway:
             if answer.stream.farewell is not None:
                 return
         else:
+            await answer.prepare(scope, self._gzip_min_bytes)
             await answer.send(send, head_only=method == "HEAD")
         self._tell(method, answer)
 
@@ -255,6 +263,11 @@ class _Answer:
         self.stream: Stream | None = None
         """Comes in place of a body."""
 
+    @property
+    def etag(self) -> bytes | None:
+        """The entity tag, if the route gave one."""
+        return next((value for name, value in self.headers if name == b"etag"), None)
+
     def add(self, headers: Mapping[str, str]) -> None:
         """Add headers."""
         self.headers += [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -272,8 +285,24 @@ class _Answer:
         self.headers += _STREAM_HEADERS
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
 
+    async def prepare(self, scope: Scope, gzip_min_bytes: int) -> None:
+        """Choose the form of the body: none if the client has it already, compressed if it is large."""
+        if self.status == 200 and self.etag is not None and scope["method"] in ("GET", "HEAD"):
+            wanted = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
+            if wanted and variants.is_known(wanted, self.etag):
+                self.status, self.body = 304, b""
+                del self.headers[0]  # The type of a body.
+        if gzip_min_bytes and (len(self.body) >= gzip_min_bytes or self.status == 304):
+            self.headers.append((b"vary", b"accept-encoding"))
+            accepted = b",".join(value for name, value in scope["headers"] if name == b"accept-encoding")
+            if self.body and variants.takes_gzip(accepted):
+                self.body = await variants.gzip(self.body)
+                self.headers = variants.weakened(self.headers)
+                self.headers.append((b"content-encoding", b"gzip"))
+
     async def send(self, send: Send, *, head_only: bool) -> None:
         """Send it; to a HEAD without the body, but with its length."""
-        self.headers.append((b"content-length", b"%d" % len(self.body)))
+        if self.status != 304:
+            self.headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": b"" if head_only else self.body})

@@ -14,7 +14,7 @@ READERS_URL = "http://127.0.0.1:8080"
 """Where the pages say the server is."""
 
 SHELL, PYTHON = "sh", "python"
-SHOWN_ONLY = {"text", "json", "yaml"}
+SHOWN_ONLY = {"text", "json", "yaml", "caddyfile"}
 """Languages of blocks that are there to be read."""
 
 _FENCED = re.compile(r"^```(?P<language>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -115,6 +115,8 @@ def test_every_field_of_an_agent_has_the_vendors_type(document: dict[str, Any]) 
 def test_every_field_of_an_environment_has_the_vendors_type(document: dict[str, Any]) -> None:
     assert different_types(document, "environments") == {
         ("query", "page"),  # there is no null in a URL
+        ("body", "config.type"),  # the vendor takes `anthropic_cloud` too, which its notebooks write
+        ("response", "config.type"),
         ("body", "scope"),  # the vendor refuses `account` too, but for its own apps
         ("response", "scope"),
         ("response", "config.packages.type"),  # never null

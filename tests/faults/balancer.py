@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.docs.blocks import blocks
@@ -45,20 +45,21 @@ def _documented(port: int, replicas: Sequence[int]) -> str:
 @contextlib.contextmanager
 def balancer(replicas: Sequence[int], directory: Path) -> Iterator[str]:
     """The URL of an nginx that shares requests out to the replicas on these ports of the loopback address."""
-    assert PROGRAM is not None
     port = free_port()
+    with nginx(_documented(port, replicas), directory, ready=lambda: answers(port, "/healthz")):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def nginx(servers: str, directory: Path, *, ready: Callable[[], bool]) -> Iterator[None]:
+    """An nginx with these `server` and `upstream` blocks; its files are in `directory`."""
+    assert PROGRAM is not None
     user = "user root;" if os.geteuid() == 0 else ""  # it must reach the test's own directory
     configuration = directory / "nginx.conf"
-    documented = _documented(port, replicas)
-    configuration.write_text(_AROUND.format(directory=directory, user=user, documented=documented))
-    daemon = Daemon(
-        "nginx",
-        [PROGRAM, "-p", directory, "-c", configuration],
-        log=directory / "nginx.log",
-        ready=lambda: answers(port, "/healthz"),
-    )
+    configuration.write_text(_AROUND.format(directory=directory, user=user, documented=servers))
+    daemon = Daemon("nginx", [PROGRAM, "-p", directory, "-c", configuration], log=directory / "nginx.log", ready=ready)
     daemon.start()
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield
     finally:
         daemon.stop()

@@ -109,9 +109,15 @@ def test_no_422_is_promised_since_none_is_given() -> None:
 
 @each_operation
 def test_a_route_names_each_refusal_that_it_may_answer(operation: Schema) -> None:
-    own = operation["responses"].keys() - ALWAYS
+    own = operation["responses"].keys() - ALWAYS - {"304"}
     assert operation["responses"].keys() >= ALWAYS
     assert own == ({"413"} if "requestBody" in operation else set()) | ({"409"} if "409" in own else set())
+
+
+def test_who_has_the_content_already_may_be_told_so_wherever_there_is_an_entity_tag() -> None:
+    tagged = {name for name, operation in API.items() if "etag" in operation["responses"]["200"]["headers"]}
+    assert {name for name, operation in API.items() if "304" in operation["responses"]} == tagged
+    assert tagged
 
 
 def test_a_conflict_is_with_a_path_a_content_a_name_a_version_or_a_use() -> None:
@@ -136,6 +142,9 @@ def test_a_refusal_has_the_envelope_and_a_head_has_no_body(operation: Schema) ->
     for status, answer in operation["responses"].items():
         if is_head:
             assert "content" not in answer
+        elif status == "304":
+            assert "content" not in answer
+            assert {"etag", "request-id"} <= set(answer["headers"])
         elif status != "200":
             schema = answer["content"]["application/json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/ErrorEnvelope"}
@@ -149,9 +158,12 @@ def test_the_types_of_errors_are_those_of_the_exception_tree() -> None:
 def test_every_status_of_the_exception_tree_is_on_some_route() -> None:
     answered = {status for operation in API.values() for status in operation["responses"]}
     statuses = {str(kind.status) for kind in every_error()}
-    assert statuses - answered == {"405"}  # no method that is there can answer it; "default" names it
-    assert "405" in next(iter(API.values()))["responses"]["default"]["description"]
-    assert answered - statuses == {"200", "default"}
+    # No method that is there can answer the one, and no route is reached with the others; "default" names them.
+    elsewhere = {"405", "408", "431"}
+    assert statuses - answered == elsewhere
+    described = next(iter(API.values()))["responses"]["default"]["description"]
+    assert all(status in described for status in elsewhere)
+    assert answered - statuses == {"200", "304", "default"}
 
 
 @each_operation
