@@ -9,6 +9,7 @@ import select
 import shutil
 import subprocess
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,6 +154,18 @@ def test_rsync_again_and_again(mount: Mounted, remote: Remote, tmp_path: Path) -
     mount.run(f"rsync -a --delete '{source}/' synced/")
     saved(mount)
     assert sorted(remote.history()[11:]) == [("deleted", "/synced/4.md"), ("modified", "/synced/3.md")]
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_rsync_of_decomposed_names_is_one_memory_each(mount: Mounted, remote: Remote, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("Müller", "größe"):
+        (source / f"{unicodedata.normalize('NFD', name)}.md").write_text(f"{name}\n")
+    for _ in range(2):
+        mount.run(f"rsync -a '{source}/' synced/")
+        saved(mount)
+        assert sorted(remote.history()[1:]) == [("created", "/synced/Müller.md"), ("created", "/synced/größe.md")]
 
 
 def test_git_says_that_it_can_not_live_here(mount: Mounted, remote: Remote) -> None:

@@ -98,6 +98,10 @@ class Coherence:
         self.gone = False
         """The store was deleted, or may not be read any more."""
         self.refusals = KnownRefusals()
+        self.on_replaced: Callable[[File], None] = lambda file: None
+        """Called with the tree's lock when another node has taken a file's path."""
+        self.on_text: Callable[[], None] = lambda: None
+        """Called with the tree's lock when a path shows another text."""
         self._loaded = False
         self._held: Counter[str] = Counter()
         self._held_whole = 0
@@ -201,6 +205,8 @@ class Coherence:
         self.tree.replace(old, new)
         assert new.parent is not None
         self._tell(new.parent, new.name)
+        self.on_replaced(old)
+        self.on_text()
         return new
 
     def put_back(self, file: File, at: File) -> None:
@@ -293,10 +299,30 @@ class Coherence:
         parent_id = parent.id
         self.housekeeper.soon(lambda: self._invalidate_entry(parent_id, name))
 
+    def tell_name(self, parent: Directory, name: bytes) -> None:
+        """What the name stands for has changed by a call that named it otherwise."""
+        self._tell(parent, name)
+
     def tell_text(self, file: File) -> None:
         """The text of a node that stays has changed."""
         node_id = file.id
         self.housekeeper.soon(lambda: self.session and self.session.invalidate_inode(node_id))
+
+    def tell_longer_text(self, file: File) -> None:
+        """Something was added to the text of a node: its pages must go before its new size is seen.
+
+        Else a reader would get the zeros behind the old end of a page.
+        """
+
+        def tell() -> None:
+            if self.session is not None:
+                self.session.invalidate_inode(file.id)
+            with self.tree.lock:
+                self.tree.touch(file)
+            if self.session is not None:
+                self.session.invalidate_inode(file.id, -1)
+
+        self.housekeeper.soon(tell)
 
     def _invalidate_entry(self, parent_id: int, name: bytes) -> None:
         if self.session is not None:

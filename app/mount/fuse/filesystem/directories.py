@@ -5,7 +5,7 @@ import os
 import stat
 
 from app.mount.fuse.filesystem.answering import find_directory, later
-from app.mount.fuse.filesystem.naming import NAME_MAX, check_name, is_temporary
+from app.mount.fuse.filesystem.naming import NAME_MAX, check_name, composed, is_temporary
 from app.mount.fuse.filesystem.nodes import AnyNode, Directory, File, Place
 from app.mount.fuse.filesystem.renames import Renames
 from app.mount.fuse.filesystem.scratch_files import ScratchFiles
@@ -35,7 +35,7 @@ class Directories:
         try:
             node = parent.children[name]  # type: ignore[union-attr]
         except KeyError:
-            return self._no_such_name(name)
+            return self._by_another_spelling(parent, name)
         except AttributeError:
             return errno.ESTALE if parent is None else errno.ENOTDIR
         node.lookups += 1
@@ -43,17 +43,32 @@ class Directories:
             self.survival.node(node)
         return node.reply or self.tree.entry_of(node)
 
-    def _no_such_name(self, name: bytes) -> Reply:
+    def _by_another_spelling(self, parent: AnyNode | None, name: bytes) -> Reply:
+        """What has the composed name. The kernel is not told of changes under any other: it must ask each time."""
         if len(name) > NAME_MAX:
             return errno.ENAMETOOLONG
-        return protocol.negative_entry_out(self.tree.entry_valid)
+        spelled = composed(name)
+        if spelled == name:
+            return protocol.negative_entry_out(self.tree.entry_valid)
+        node = parent.children.get(spelled) if isinstance(parent, Directory) else None
+        return errno.ENOENT if node is None else self.entry_out(node, name)
 
-    def entry_out(self, node: AnyNode) -> bytes:
-        """The node as an answer that gives the kernel a reference to it, as a lookup does."""
+    def entry_out(self, node: AnyNode, given: bytes | None = None) -> bytes:
+        """The node as an answer that gives the kernel a reference to it, as a lookup does.
+
+        given: the name that the caller used; if it is not the node's own, the kernel does not remember it.
+        """
         node.lookups += 1
         if node.lookups == 1:
             self.survival.node(node)
-        return self.tree.entry_of(node)
+        entry = self.tree.entry_of(node)
+        return entry if given in (None, node.name) else protocol.not_to_be_trusted(entry)
+
+    def tell_spellings(self, parent: Directory, given: bytes, name: bytes) -> None:
+        """The name was made or lost under another spelling, of which alone the kernel knows by itself."""
+        if given != name:
+            self.coherence.tell_name(parent, name)
+            self.coherence.tell_name(parent, given)
 
     # Making.
 
@@ -82,15 +97,17 @@ class Directories:
     def mknod(self, request: Request) -> Reply:
         """A file that nobody has open: it is saved at once, or not made."""
         mode, *_ = protocol.MKNOD_IN.unpack_from(request.body)
-        parent, name = find_directory(self.tree, request.nodeid), request.body[protocol.MKNOD_IN.size : -1]
+        parent, given = find_directory(self.tree, request.nodeid), request.body[protocol.MKNOD_IN.size : -1]
+        name = composed(given)
         if not stat.S_ISREG(mode):
             return errno.EPERM
         done = parent.children.get(name)
         if done is not None:
-            return self.entry_out(done) if request.resent and isinstance(done, File) else errno.EEXIST
+            return self.entry_out(done, given) if request.resent and isinstance(done, File) else errno.EEXIST
         file = self.new_file(request, parent, name, mode, os.O_EXCL)
+        self.tell_spellings(parent, given, name)
         if file.scratch:
-            return self.entry_out(file)
+            return self.entry_out(file, given)
 
         def save() -> Reply:
             try:
@@ -100,7 +117,7 @@ class Directories:
                     if file.place is Place.LINKED and not file.writers:
                         self.coherence.give_up(file)
                 raise
-            return self.entry_out(file)
+            return self.entry_out(file, given)
 
         return later(request, save)
 
@@ -109,19 +126,22 @@ class Directories:
         if self.coherence.archived:
             return errno.EROFS
         mode, _ = protocol.MKDIR_IN.unpack_from(request.body)
-        parent, name = find_directory(self.tree, request.nodeid), request.body[protocol.MKDIR_IN.size : -1]
+        parent, given = find_directory(self.tree, request.nodeid), request.body[protocol.MKDIR_IN.size : -1]
+        name = composed(given)
         path = check_name(self.tree, parent, name)
 
         def make() -> Reply:
             with self.tree.lock:
                 done = parent.children.get(name)
                 if done is not None:
-                    return self.entry_out(done) if request.resent and isinstance(done, Directory) else errno.EEXIST
+                    is_done = request.resent and isinstance(done, Directory)
+                    return self.entry_out(done, given) if is_done else errno.EEXIST
                 directory = self.tree.new_directory()
                 directory.made_here = True
                 _own(directory, request, mode, parent)
                 self.tree.attach(parent, name, directory)
-            return self.entry_out(directory)
+            self.tell_spellings(parent, given, name)
+            return self.entry_out(directory, given)
 
         if path not in self.coherence.parked:
             return make()
@@ -136,7 +156,8 @@ class Directories:
 
     def unlink(self, request: Request) -> Reply:
         """Remove a file, and its memory."""
-        parent, name = find_directory(self.tree, request.nodeid), request.body[:-1]
+        parent, given = find_directory(self.tree, request.nodeid), request.body[:-1]
+        name = composed(given)
         if request.resent and name not in parent.children:
             return None
         file = self.renames.child(parent, name)
@@ -145,17 +166,20 @@ class Directories:
         if self.renames.is_local(file):
             with self.tree.lock:
                 self.renames.unlink(file)
+            self.tell_spellings(parent, given, name)
             return None
 
         def remove() -> Reply:
             self.renames.remove(parent, name)
+            self.tell_spellings(parent, given, name)
             return None
 
         return later(request, remove)
 
     def rmdir(self, request: Request) -> Reply:
         """Remove an empty directory, which no memory stands behind."""
-        parent, name = find_directory(self.tree, request.nodeid), request.body[:-1]
+        parent, given = find_directory(self.tree, request.nodeid), request.body[:-1]
+        name = composed(given)
         if request.resent and name not in parent.children:
             return None
         directory = self.renames.child(parent, name)
@@ -165,6 +189,7 @@ class Directories:
             if directory.children:
                 return errno.ENOTEMPTY
             self.tree.detach(directory, Place.REMOVED)
+        self.tell_spellings(parent, given, name)
         return None
 
     # Renaming.
@@ -181,11 +206,14 @@ class Directories:
         old, new = protocol.names(request.body, protocol.RENAME2_IN.size)
         return self._rename(request, old, new_parent, new, flags)
 
-    def _rename(self, request: Request, name: bytes, new_parent_id: int, new_name: bytes, flags: int) -> Reply:
+    def _rename(self, request: Request, given: bytes, new_parent_id: int, new_given: bytes, flags: int) -> Reply:
+        name, new_name = composed(given), composed(new_given)
         parent, new_parent = find_directory(self.tree, request.nodeid), find_directory(self.tree, new_parent_id)
         if request.resent and name not in parent.children and new_name in new_parent.children:
             return None
         if not self.renames.check(parent, name, new_parent, new_name, flags):
+            self.tell_spellings(parent, given, name)
+            self.tell_spellings(new_parent, new_given, new_name)
             return None
         source = self.renames.child(parent, name)
 
@@ -196,6 +224,8 @@ class Directories:
                 self.renames.rename_file(parent, name, new_parent, new_name)
                 if source.scratch:
                     self.scratch_files.keep_later(source)
+            self.tell_spellings(parent, given, name)
+            self.tell_spellings(new_parent, new_given, new_name)
             return None
 
         return later(request, rename)

@@ -18,6 +18,7 @@ from typing import Any
 from app.mount.fuse.filesystem.attributes import Attributes
 from app.mount.fuse.filesystem.coherence import Coherence, Housekeeper
 from app.mount.fuse.filesystem.directories import Directories
+from app.mount.fuse.filesystem.followers import Followers
 from app.mount.fuse.filesystem.handles import Handles
 from app.mount.fuse.filesystem.listing import Listings
 from app.mount.fuse.filesystem.nodes import Tree
@@ -61,6 +62,7 @@ class FileSystem:
         self.housekeeper = Housekeeper()
         self.coherence = Coherence(self.tree, engine, self.housekeeper)
         self.saver = Saver(self.tree, engine, self.coherence, self.handles)
+        self.followers = Followers(self.tree, self.saver, self.coherence)
         self.renames = Renames(self.tree, self.saver, self.coherence)
         self._survival = Survival(self.tree, self.handles)
         self.tree.on_placed = self._survival.node
@@ -132,6 +134,9 @@ class FileSystem:
         if self._restored:
             settle_restored(self.tree, self.engine.get)
         self.coherence.load()
+        if self._restored:
+            with self.tree.lock:
+                self.followers.restored()
         if keeper is not None:
             self._survival.begin(keeper)
         self.housekeeper.start()

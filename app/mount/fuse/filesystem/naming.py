@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import unicodedata
 
 from app.contract import paths
 from app.contract.errors import InvalidRequest
@@ -18,8 +19,18 @@ _PATCH_END = re.compile(r"[or][A-Za-z0-9]{6}")
 _BRIEF = re.compile(r"\..+\.sw[a-z]|4913|\.#.+|#.+#|\.goutputstream-.+|\.nfs.+", re.DOTALL)
 
 
+def composed(name: bytes) -> bytes:
+    """The name as memories spell it: composed (NFC), as an import composes it. What is not UTF-8 stays as it is."""
+    if name.isascii():
+        return name
+    try:
+        return unicodedata.normalize("NFC", name.decode()).encode()
+    except UnicodeDecodeError:
+        return name
+
+
 def check_name(tree: Tree, parent: Directory, name: bytes) -> str:
-    """The path of a name about to be made.
+    """The path of a name about to be made, which is `composed`.
 
     Raises:
         OSError: ENAMETOOLONG, EILSEQ (not UTF-8) or EINVAL (the store takes no such path).
@@ -42,8 +53,17 @@ def check_name(tree: Tree, parent: Directory, name: bytes) -> str:
 
 
 def is_showable(path: str) -> bool:
-    """Whether every segment of a memory's path fits into a name."""
-    return len(path) * 4 <= NAME_MAX or max(map(len, path.encode().split(b"/"))) <= NAME_MAX
+    """Whether every segment of a path can be a name: one that can't would end the listing it is in."""
+    try:
+        names = path.encode().split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return (
+        names[0] == b""
+        and len(names) > 1
+        and all(0 < len(name) <= NAME_MAX for name in names[1:])
+        and ("\0" not in path and b"." not in names and b".." not in names)
+    )
 
 
 def is_temporary(parent: Directory, name: bytes, flags: int, mode: int) -> bool:

@@ -6,6 +6,7 @@ import os
 from app.mount.fuse.filesystem.answering import Work, failure, find_directory, find_file, later
 from app.mount.fuse.filesystem.directories import Directories
 from app.mount.fuse.filesystem.handles import Handle, Handles, ends_the_edit
+from app.mount.fuse.filesystem.naming import composed
 from app.mount.fuse.filesystem.nodes import File, Place
 from app.mount.fuse.filesystem.scratch_files import ScratchFiles
 from app.mount.fuse.filesystem.survival import Survival
@@ -40,10 +41,12 @@ class Opening:
     def create(self, request: Request) -> Reply:
         """Make a file, unless there is one, and open it."""
         flags, mode, _, _ = protocol.CREATE_IN.unpack_from(request.body)
-        parent, name = find_directory(self.tree, request.nodeid), request.body[protocol.CREATE_IN.size : -1]
+        parent, given = find_directory(self.tree, request.nodeid), request.body[protocol.CREATE_IN.size : -1]
+        name = composed(given)
         file = parent.children.get(name)
         if file is None:
             file = self.directories.new_file(request, parent, name, mode, flags)
+            self.directories.tell_spellings(parent, given, name)
         elif flags & os.O_EXCL and not request.resent:
             return errno.EEXIST
         elif not isinstance(file, File):
@@ -52,7 +55,7 @@ class Opening:
 
         def open_it() -> Reply:
             opened = self._open(existing, flags, request)
-            return self.directories.entry_out(existing) + opened
+            return self.directories.entry_out(existing, given) + opened
 
         return self._prepared(request, file, flags, open_it)
 
@@ -62,7 +65,7 @@ class Opening:
             return errno.ENOSYS  # the kernel never asks again: reading then needs no message at all
         flags, _ = _OPEN(request.body)
         file = find_file(self.tree, request.nodeid)
-        if flags & os.O_ACCMODE == os.O_RDONLY:
+        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
             return self._open(file, flags, request)
         if self.tree.read_only:
             return errno.EROFS
@@ -89,7 +92,7 @@ class Opening:
             # The kernel may still name the node that had the path before.
             if (file.writers if writable else file.handles) == 0 and self.saver.catch_up(file):
                 answer &= ~OpenFlag.KEEP_CACHE
-            if writable and flags & os.O_TRUNC:
+            if flags & os.O_TRUNC:  # also with O_RDONLY, as every Linux file system does it
                 self.texts.truncate(file, 0)
             elif not self.saver.keep_base(file):
                 raise failure(errno.ESTALE)  # the kernel looks the name up again

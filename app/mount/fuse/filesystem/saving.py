@@ -338,6 +338,7 @@ class Saver:
             if file.handles == 0:
                 file.text = file.base_text = None
         self.on_saved(file)
+        self.coherence.on_text()
 
     def _succeed(self, file: File, entry: Entry) -> None:
         """Show another text at the path than the one this node has. With the lock."""

@@ -263,6 +263,12 @@ def entry_out(node_id: int, attr: bytes, valid: bytes, generation: int = 0) -> b
     return _ENTRY_ID.pack(node_id, generation) + valid + attr
 
 
+def not_to_be_trusted(entry: bytes) -> bytes:
+    """An answer to LOOKUP, MKDIR or MKNOD whose name the kernel asks for again each time."""
+    at = _ENTRY_ID.size
+    return entry[:at] + bytes(_ENTRY_VALID.size) + entry[at + _ENTRY_VALID.size :]
+
+
 def negative_entry_out(valid: bytes) -> bytes:
     """The answer to LOOKUP that lets the kernel remember that there is no such name."""
     return entry_out(0, bytes(ATTR.size), valid)
