@@ -197,7 +197,10 @@ def pull(
     places.make_place_private(places.Place("MEMSTORE_DATA_DIR", settings.data_dir, places.DATA))
     with contextlib.closing(Remote(url, api_key, store)) as remote:
         job = Pull(remote, source, source.work_directory(settings.data_dir, found))
-        job.read(_show_progress)
+        try:
+            job.read(_show_progress)
+        finally:
+            _end_progress()
 
     async def work(storage: Storage) -> Imported:
         caller = operator.in_workspace(found)
@@ -214,6 +217,11 @@ def pull(
 def _show_progress(number: int) -> None:
     if sys.stderr.isatty():
         print(f"\r{number:,} versions", end="", file=sys.stderr, flush=True)
+
+
+def _end_progress() -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
 
 
 def _print_imported(result: dict[str, object], *, as_json: bool) -> None:

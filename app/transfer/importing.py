@@ -6,6 +6,10 @@ SQLite's one writer, for a short time: about a second for 10,000 memories. After
 blob store. What is missing in the stage when the transaction comes it stages itself: an erasure or a slow import can
 take contents out of it, and the transaction, which holds the store's lock, is the first to know. After a crash the
 contents that went ahead are moved, found to be orphans and removed, as any other orphan.
+
+An import that does not hear how its transaction ended asks: under the lock that the transaction holds as long as it
+lasts, so that the answer is the last word. Contents leave the stage again only where that transaction is seen not to
+have been committed, and only those that no version has.
 """
 
 import json
@@ -16,8 +20,9 @@ from typing import Any, TypeVar
 from app.audit import log as audit
 from app.contract import clock, ids, paths, text
 from app.contract.actors import Caller
-from app.contract.errors import InvalidRequest, Unavailable
+from app.contract.errors import InvalidRequest, Overloaded, Unavailable
 from app.memories.service import Limits, lock_store, refuse_if_archived
+from app.storage.contents.collector import LOCK_STORE
 from app.storage.contents.mover import Staged
 from app.storage.rows.database import Row, Transaction
 from app.storage.rows.tables import CREATED
@@ -104,9 +109,11 @@ class Imports:
         try:
             await self._stage_ahead(store_id, rows.stagers, spool)
             await self._write(caller, plan, spool, rows, store_id, is_new=into is None, action=action)
-        except BaseException:
-            await self._unstage(rows.stagers)
-            raise
+        except BaseException as error:
+            if not await self._is_there(caller, rows, store_id, is_new=into is None, error=error):
+                raise
+            if not isinstance(error, Exception):
+                raise
         await self._move(store_id, rows.stagers, spool)
         return Imported(store_id, len(rows.memories), plan.skipped, plan.refused)
 
@@ -147,13 +154,66 @@ class Imports:
 
             await self._storage.database.transact(work)
 
-    async def _unstage(self, stagers: Mapping[bytes, tuple[str, Spooled]]) -> None:
-        version_ids = [version_id for version_id, _ in stagers.values()]
+    async def complete(self, caller: Caller, store_id: str, plan: Plan, spool: Spool) -> int:
+        """See that everything of a plan that was written before is there; the number of the store's memories.
 
-        async def work(transaction: Transaction) -> None:
-            await transaction.execute(queries.UNSTAGE, {"version_ids": version_ids})
+        Contents that versions of the store have are brought again, whether they are missing or not.
 
-        await self._storage.database.transact(work)
+        Raises:
+            NotFound: there is no such store in the caller's workspace.
+            Unavailable: it holds fewer versions than the plan: it is not this plan's.
+
+        """
+        scope = {"store_id": store_id, "workspace_id": caller.workspace_id}
+        planned = {each.content.sha256: each.content for each in plan.memories}
+        planned |= {each.content.sha256: each.content for each in plan.versions or () if each.content is not None}
+        number = len(plan.memories if plan.versions is None else plan.versions)
+
+        async def work(transaction: Transaction) -> tuple[int, dict[bytes, tuple[str, Spooled]]]:
+            store = await lock_store(transaction, scope)
+            if store["last_seq"] < number:
+                raise Unavailable(f"memory store {store_id!r} holds {store['last_seq']:,} of {number:,} versions")
+            holders = {
+                bytes(row["content_sha256"]): row["version_id"]
+                for row in await transaction.fetch_all(queries.HOLDERS, scope)
+            }
+            stagers = {each: (holders[each], content) for each, content in planned.items() if each in holders}
+            await _stage_missing(transaction, store_id, stagers, spool, clock.now())
+            return store["memory_count"], stagers
+
+        count, stagers = await self._storage.database.transact(work, store_id=store_id)
+        await self._move(store_id, stagers, spool)
+        return count
+
+    async def _is_there(
+        self, caller: Caller, rows: _Rows, store_id: str, *, is_new: bool, error: BaseException
+    ) -> bool:
+        """Whether an import that ended with an error was written after all. If not, its contents leave the stage."""
+        scope = {"store_id": store_id, "workspace_id": caller.workspace_id}
+        first = rows.versions[0]["version_id"] if rows.versions else ""
+        version_ids = [version_id for version_id, _ in rows.stagers.values()]
+
+        async def work(transaction: Transaction) -> bool:
+            # The import's own transaction may still be under way in the database; it holds this row to its end.
+            await transaction.fetch_one(queries.LOCK_WORKSPACE if is_new else LOCK_STORE, scope)
+            if is_new:
+                found = await transaction.fetch_one(queries.STORE_EXISTS, scope)
+            else:
+                found = await transaction.fetch_one(queries.VERSION_EXISTS, {**scope, "version_id": first})
+            if found is not None:
+                return True
+            await transaction.execute(queries.UNSTAGE_UNREFERENCED, {**scope, "version_ids": version_ids})
+            return False
+
+        try:
+            return await self._storage.database.transact(work)
+        except (Unavailable, Overloaded):
+            if not isinstance(error, Unavailable | Overloaded):
+                raise error from None
+            raise Unavailable(
+                f"the database does not answer: whether memory store {store_id!r} was written is not known. "
+                "Look for it there before you import again"
+            ) from error
 
     async def _write(
         self, caller: Caller, plan: Plan, spool: Spool, rows: _Rows, store_id: str, *, is_new: bool, action: str

@@ -30,7 +30,9 @@ VERSIONS = Statement(
 
 WORKSPACE_BY_NAME = Statement("SELECT id FROM workspaces WHERE name = :name")
 WORKSPACES = Statement("SELECT id FROM workspaces ORDER BY created_at LIMIT :limit")
-STORE_EXISTS = Statement("SELECT workspace_id FROM memory_stores WHERE id = :store_id")
+STORE_EXISTS = Statement("SELECT deleted_at FROM memory_stores WHERE id = :store_id")
+LOCK_WORKSPACE = Statement("SELECT id FROM workspaces WHERE id = :workspace_id FOR UPDATE")
+VERSION_EXISTS = Statement("SELECT seq FROM memory_versions WHERE store_id = :store_id AND id = :version_id")
 
 EVERY_PATH = Statement(
     """
@@ -47,7 +49,23 @@ STAGE = Statement(
     """
 )
 STAGED = Statement("SELECT content_sha256 FROM staged_contents WHERE store_id = :store_id")
-UNSTAGE = Statement("DELETE FROM staged_contents WHERE version_id IN_LIST(:version_ids)")
+UNSTAGE_UNREFERENCED = Statement(
+    """
+    DELETE FROM staged_contents
+     WHERE store_id = :store_id AND version_id IN_LIST(:version_ids)
+       AND NOT EXISTS (SELECT 1 FROM memory_versions v
+                        WHERE v.store_id = staged_contents.store_id
+                          AND v.content_sha256 = staged_contents.content_sha256)
+    """
+)
+"""For a transaction that holds the store's row, or that of the workspace in which the store would be made."""
+HOLDERS = Statement(
+    """
+    SELECT content_sha256, min(id) AS version_id FROM memory_versions
+     WHERE store_id = :store_id AND content_sha256 IS NOT NULL GROUP BY content_sha256
+    """
+)
+"""Each content that a store's versions have, and one of them."""
 
 INSERT_MEMORY = Statement(
     """

@@ -331,7 +331,7 @@ async def test_what_a_killed_import_leaves_is_swept(parts: Parts, monkeypatch: p
 
     with monkeypatch.context() as patched:
         patched.setattr(Imports, "_write", die)
-        patched.setattr(Imports, "_unstage", _nothing)
+        patched.setattr(Imports, "_is_there", _nothing)
         with pytest.raises(KeyboardInterrupt):
             await imported(parts, tar_of({"a.md": b"a", "b.md": b"b"}))
     for table in ("memory_stores", "memories", "memory_versions"):

@@ -125,7 +125,8 @@ def version_line(row: Row) -> bytes:
     return orjson.dumps(line) + b"\n"
 
 
-def _why(error: ValidationError) -> str:
+def why(error: ValidationError) -> str:
+    """What is wrong, and where; nothing of the input but its keys."""
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     return f"{place}: {problem['msg'].removeprefix('Value error, ')}" if place else problem["msg"]
@@ -141,7 +142,7 @@ def read_manifest(data: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise InvalidRequest(f"manifest.json can't be used: {_why(error)}") from None
+        raise InvalidRequest(f"manifest.json can't be used: {why(error)}") from None
 
 
 def read_version(line: bytes, number: int) -> VersionOfExport:
@@ -154,18 +155,20 @@ def read_version(line: bytes, number: int) -> VersionOfExport:
     try:
         version = VersionOfExport.model_validate_json(line)
     except ValidationError as error:
-        raise InvalidRequest(f"versions.jsonl, line {number:,}: {_why(error)}") from None
-    has_content = version.sha256 is not None and version.size is not None
-    is_redacted = version.redacted_at is not None
-    if is_redacted:
-        fits = version.path is None and version.sha256 is None and version.size is None
-    else:
-        fits = version.path is not None and has_content == (version.operation != "deleted")
-    if not fits:
+        raise InvalidRequest(f"versions.jsonl, line {number:,}: {why(error)}") from None
+    if not fits(version):
         raise InvalidRequest(f"versions.jsonl, line {number:,}: path and content do not fit the operation")
     for author in (version.created_by, version.redacted_by):
         read_actor(author, f"versions.jsonl, line {number:,}")
     return version
+
+
+def fits(version: VersionOfExport) -> bool:
+    """Whether path and content are there and not there as the operation wants it."""
+    if version.redacted_at is not None:
+        return version.path is None and version.sha256 is None and version.size is None
+    has_content = version.sha256 is not None and version.size is not None
+    return version.path is not None and has_content == (version.operation != "deleted")
 
 
 def read_actor(author: dict[str, str] | None, place: str) -> tuple[str | None, str | None]:
