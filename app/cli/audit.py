@@ -1,8 +1,6 @@
 """`memstore audit`: reading the audit log, and checking that nobody has tampered with it."""
 
-import json
 import re
-import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +10,7 @@ import typer
 
 from app.audit import wire
 from app.audit.service import AuditFilters, AuditLog, Head
+from app.cli import terminal
 from app.cli.running import with_database
 from app.contract import clock
 from app.storage.rows.database import Database
@@ -70,7 +69,10 @@ def list_entries(
 
     async def work(database: Database) -> None:
         async for row in await AuditLog(database).export(filters):
-            typer.echo(wire.line(row).decode() if as_json else _readable(wire.entry(row)), nl=not as_json)
+            if as_json:
+                terminal.echo(terminal.safe_json(wire.line(row).decode()), nl=False)
+            else:
+                terminal.echo(terminal.field(_readable(wire.entry(row))))
 
     with_database(work)
 
@@ -85,7 +87,7 @@ def export(
         rows = await AuditLog(database).export(AuditFilters())
         if output is None:
             async for row in rows:
-                sys.stdout.buffer.write(wire.line(row))
+                terminal.echo(terminal.safe_json(wire.line(row).decode()), nl=False)
             return
         with replaced_file(output) as file:
             async for row in rows:
@@ -112,11 +114,11 @@ def verify(
         head = f"{verdict.head.seq}:{verdict.head.sha256.hex()}"
         if as_json:
             found = {"ok": verdict.bad_seq is None, "bad_seq": verdict.bad_seq, "fault": verdict.fault}
-            typer.echo(json.dumps({**found, "head": {"seq": verdict.head.seq, "sha256": verdict.head.sha256.hex()}}))
+            terminal.echo_json({**found, "head": {"seq": verdict.head.seq, "sha256": verdict.head.sha256.hex()}})
         elif verdict.fault is None:
-            typer.echo(f"{verdict.head.seq:,} entries, each as it was written\nhead {head}")
+            terminal.echo(f"{verdict.head.seq:,} entries, each as it was written\nhead {head}")
         else:
-            typer.echo(f"entry {verdict.bad_seq} {_FAULTS[verdict.fault]}; good up to {head}")
+            terminal.echo(f"entry {verdict.bad_seq} {_FAULTS[verdict.fault]}; good up to {head}")
         return verdict.bad_seq is None
 
     if not with_database(work):

@@ -1,6 +1,5 @@
 """`memstore backup` and `memstore restore-backup`: the whole deployment out, and into an empty one."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ import typer
 
 from app.backup.restoring import Restore, Restored
 from app.backup.writing import BackedUp, Backup
-from app.cli import operator
+from app.cli import operator, terminal
 from app.cli.running import with_storage
 from app.contract.errors import InvalidRequest
 from app.storage.storage import Storage
@@ -33,11 +32,11 @@ def backup(
 
     result = with_storage(work)
     if as_json:
-        typer.echo(json.dumps(asdict(result)))
+        terminal.echo_json(asdict(result))
     else:
-        typer.echo(f"{result.rows:,} rows and {result.contents:,} contents ({result.bytes:,} bytes) are in {output}")
+        terminal.echo(f"{result.rows:,} rows and {result.contents:,} contents ({result.bytes:,} bytes) are in {output}")
     for version_id in result.missing:
-        typer.echo(f"memstore: the content of version {version_id} is missing; see 'memstore fsck'", err=True)
+        terminal.echo(f"memstore: the content of version {version_id} is missing; see 'memstore fsck'", err=True)
     if result.missing:
         raise typer.Exit(1)
 
@@ -60,8 +59,8 @@ def restore_backup(
 
     result = with_storage(work, may_make=True)
     if result is None:
-        typer.echo("the deployment is empty, and the backup would be restored into it; say --yes to do it")
+        terminal.echo("the deployment is empty, and the backup would be restored into it; say --yes to do it")
     elif as_json:
-        typer.echo(json.dumps(asdict(result)))
+        terminal.echo_json(asdict(result))
     else:
-        typer.echo(f"{result.rows:,} rows and {result.contents:,} contents ({result.bytes:,} bytes) are restored")
+        terminal.echo(f"{result.rows:,} rows and {result.contents:,} contents ({result.bytes:,} bytes) are restored")

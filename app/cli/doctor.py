@@ -1,7 +1,6 @@
 """`memstore doctor`: looks at all that a server or a mount on this host needs, and says what to do."""
 
 import asyncio
-import json
 import logging
 import textwrap
 from dataclasses import asdict
@@ -9,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import check_host, check_storage
+from app.cli import check_host, check_storage, terminal
 from app.cli.findings import Findings
 
 _WIDTH = 110
@@ -40,7 +39,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     _check(findings)
     if as_json:
         state = "failed" if findings.any_failed else "ok"
-        typer.echo(json.dumps({"state": state, "findings": [asdict(finding) for finding in findings.found]}))
+        terminal.echo_json({"state": state, "findings": [asdict(finding) for finding in findings.found]})
     else:
         _print(findings)
     if findings.any_failed:
@@ -52,8 +51,8 @@ def _print(findings: Findings) -> None:
     indent = " " * (width + 11)
     for finding in findings.found:
         head = f"{finding.state:7}  {finding.check:{width}}  "
-        typer.echo(textwrap.fill(finding.message, _WIDTH, initial_indent=head, subsequent_indent=indent))
+        terminal.echo(textwrap.fill(finding.message, _WIDTH, initial_indent=head, subsequent_indent=indent))
         if finding.advice:
-            typer.echo(textwrap.fill(f"→ {finding.advice}", _WIDTH, initial_indent=indent, subsequent_indent=indent))
+            terminal.echo(textwrap.fill(f"→ {finding.advice}", _WIDTH, initial_indent=indent, subsequent_indent=indent))
     counts = [sum(finding.state == state for finding in findings.found) for state in ("ok", "warning", "failed")]
-    typer.echo("{} ok, {} to look at, {} failed".format(*counts))
+    terminal.echo("{} ok, {} to look at, {} failed".format(*counts))

@@ -1,13 +1,13 @@
 """`memstore forget`: erase stores or memories wherever they are kept, and prove it."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from app.cli import terminal
 from app.cli.operator import actor
 from app.cli.running import with_storage
 from app.contract import clock
@@ -108,10 +108,10 @@ def verify_report(
     read = _read(file)
     verdict = with_storage(lambda storage: verify(storage, read, contains))
     if as_json:
-        typer.echo(json.dumps(_verdict(verdict), indent=2))
+        terminal.echo_json(_verdict(verdict), indent=2)
     else:
         for line in _lines(verdict, read):
-            typer.echo(line)
+            terminal.echo(terminal.field(line))
     if not verdict.nothing_left:
         raise typer.Exit(1)
 
@@ -124,38 +124,38 @@ def show_report(
 
     async def work(storage: Storage) -> None:
         row = await Erasures(storage, actor()).find(erasure_id)
-        typer.echo(json.dumps(await report(storage.database, row), indent=2, ensure_ascii=False))
+        terminal.echo_json(await report(storage.database, row), indent=2)
 
     with_storage(work)
 
 
 def _hand_over(made: Mapping[str, Any], report_file: Path | None, *, as_json: bool) -> None:
-    text = json.dumps(made, indent=2, ensure_ascii=False)
+    text = terminal.as_json(made, indent=2)
     if report_file is not None:
         report_file.write_text(text + "\n", encoding="utf-8")
     if as_json:
-        typer.echo(text)
+        terminal.echo(text)
         return
     for line in _summary(made):
-        typer.echo(line)
+        terminal.echo(terminal.field(line))
     if report_file is not None:
-        typer.echo(f"The signed report is in {report_file}; check it with 'memstore forget verify {report_file}'.")
+        terminal.echo(f"The signed report is in {report_file}; check it with 'memstore forget verify {report_file}'.")
     else:
-        typer.echo(f"For the signed report: 'memstore forget report {made['erasure_id']}'.")
+        terminal.echo(f"For the signed report: 'memstore forget report {made['erasure_id']}'.")
 
 
 def _note(line: str) -> None:
-    print(f"forget: {line}", file=sys.stderr, flush=True)
+    terminal.echo(f"forget: {terminal.field(line)}", err=True)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
         read: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        print(f"memstore: {file}: can't be read as a report: {error}", file=sys.stderr)
+        terminal.fail(f"{file}: can't be read as a report: {error}")
         raise typer.Exit(_UNREADABLE) from None
     if not is_report(read):
-        print(f"memstore: {file}: is no report of 'memstore forget'", file=sys.stderr)
+        terminal.fail(f"{file}: is no report of 'memstore forget'")
         raise typer.Exit(_UNREADABLE)
     found: Mapping[str, Any] = read
     return found
@@ -166,10 +166,10 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 def _show(plan: Plan, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(_planned(plan), indent=2, ensure_ascii=False))
+        terminal.echo_json(_planned(plan), indent=2)
         return
     if plan.is_empty:
-        typer.echo("Nothing matches; nothing would be erased.")
+        terminal.echo("Nothing matches; nothing would be erased.")
         return
     if plan.stores:
         rows = [
@@ -178,25 +178,24 @@ def _show(plan: Plan, *, as_json: bool) -> None:
             for one in plan.stores
         ]  # fmt: skip
         heads = ("store", "name", "memories", "versions", "sessions", "held")
-        typer.echo(_table(heads, rows))
+        terminal.echo(_table(heads, rows))
     if plan.memories:
         rows_of_memories = [
             (one.id, one.path, "live" if one.live else "deleted", one.versions, one.bytes, one.store_id)
             for one in plan.memories
         ]
-        typer.echo(_table(("memory", "path", "state", "versions", "bytes", "store"), rows_of_memories))
+        terminal.echo(_table(("memory", "path", "state", "versions", "bytes", "store"), rows_of_memories))
     for hit in plan.hits:
-        # A terminal obeys control characters; what is shown here is anybody's text.
-        mark = "".join(c if c.isprintable() else "\ufffd" for c in f"{hit.before}[{hit.text}]{hit.after}")
-        typer.echo(f"{hit.store_id}  {hit.path}  {hit.place}: …{mark}…")
+        mark = terminal.field(f"{hit.before}[{hit.text}]{hit.after}")
+        terminal.echo(f"{hit.store_id}  {terminal.field(hit.path)}  {hit.place}: …{mark}…")
     if plan.unreadable:
-        typer.echo(f"{plan.unreadable} contents could not be read, and so not be searched; see 'memstore fsck'.")
+        terminal.echo(f"{plan.unreadable} contents could not be read, and so not be searched; see 'memstore fsck'.")
     held = sorted({one.id for one in plan.stores if one.held_at} | {k for k, v in plan.touched.items() if v["held_at"]})
     if held:
-        typer.echo(f"Under legal hold, so nothing could be erased: {', '.join(held)}.")
+        terminal.echo(f"Under legal hold, so nothing could be erased: {', '.join(held)}.")
     whole, parts = len(plan.stores), len(plan.memories)
     what = f"{_stores(whole)}, whole" if whole else f"{_memories(parts)} with all versions"
-    typer.echo(f"Would be erased: {what}. Nothing has changed; add --yes to do it.")
+    terminal.echo(f"Would be erased: {what}. Nothing has changed; add --yes to do it.")
 
 
 def _stores(number: int) -> str:
@@ -217,7 +216,7 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Aligned columns: numbers to the right, texts to the left."""
-    shown = [list(heads), *([str(value) for value in row] for row in rows)]
+    shown = [list(heads), *([terminal.field(value) for value in row] for row in rows)]
     widths = [max(len(line[column]) for line in shown) for column in range(len(heads))]
     numbers = [isinstance(value, int) for value in rows[0]]
     return "\n".join(

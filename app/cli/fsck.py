@@ -1,11 +1,11 @@
 """`memstore fsck` and `memstore sweep`: consistency and housekeeping by hand."""
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from app.cli import terminal
 from app.cli.running import with_storage
 from app.storage.storage import Storage
 from app.storage.upkeep.fsck import Fsck
@@ -23,12 +23,12 @@ def check(
     async def work(storage: Storage) -> bool:
         findings = await Fsck(storage.database, storage.blobs).run(repair=repair)
         if as_json:
-            typer.echo(json.dumps({"ok": not findings, "findings": [asdict(finding) for finding in findings]}))
+            terminal.echo_json({"ok": not findings, "findings": [asdict(finding) for finding in findings]})
             return not findings
         for finding in findings:
             mended = " (mended)" if finding.repaired else ""
-            typer.echo(f"{finding.kind}  {finding.store_id or '-'}  {finding.detail}{mended}")
-        typer.echo(f"{len(findings)} found" if findings else "clean")
+            terminal.echo(f"{finding.kind}  {finding.store_id or '-'}  {terminal.field(finding.detail)}{mended}")
+        terminal.echo(f"{len(findings)} found" if findings else "clean")
         return not findings
 
     if not with_storage(work):
@@ -41,6 +41,6 @@ def sweep() -> None:
     async def work(storage: Storage) -> None:
         swept = await storage.sweeper.sweep(all_ages=True)
         for name, number in asdict(swept).items():
-            typer.echo(f"{name.replace('_', ' ')}: {number}")
+            terminal.echo(f"{name.replace('_', ' ')}: {number}")
 
     with_storage(work)

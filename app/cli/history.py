@@ -1,6 +1,5 @@
 """`memstore log`, `diff`, `show`, `blame` and `restore`: seeing what became of memories, and undoing it."""
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
@@ -100,7 +99,7 @@ def log(
 
     found = _in_store(store, work)
     if as_json:
-        typer.echo(json.dumps([_version_json(version) for version in found]))
+        terminal.echo_json([_version_json(version) for version in found])
     else:
         terminal.show(history_text.log([version.row for version in found]))
 
@@ -134,7 +133,7 @@ def diff(
 
     found = _in_store(store, work)
     if as_json:
-        typer.echo(json.dumps(wire.comparison(found)))
+        terminal.echo_json(wire.comparison(found))
     else:
         terminal.show(history_text.diff(found))
 
@@ -156,7 +155,7 @@ def show(
 
     found = _in_store(store, work)
     if as_json:
-        typer.echo(json.dumps(_version_json(found)))
+        terminal.echo_json(_version_json(found))
         return
     if found.content is None:
         state = "a deletion" if found.row["redacted_at"] is None else "redacted"
@@ -173,11 +172,12 @@ def blame(store: Store, path: Path, as_json: AsJson = False) -> None:
 
     found = _in_store(store, work)
     if as_json:
-        typer.echo(json.dumps(wire.blame(found)))
+        terminal.echo_json(wire.blame(found))
         return
     terminal.show(history_text.blame(found))
     if any(line.origin.doubt for line in found.lines):
-        typer.echo("?: an earlier version, which has expired or is redacted, may have had the line already", err=True)
+        doubt = "?: an earlier version, which has expired or is redacted, may have had the line already"
+        terminal.echo(doubt, err=True)
 
 
 def restore(
@@ -235,11 +235,13 @@ def _restore_memory(store: str, path: str, version: str, to_path: str | None, *,
 
     has_changed, restored = _in_store(store, work)
     if as_json:
-        typer.echo(json.dumps(memory_wire.memory(restored, "full")))
-    elif has_changed:
-        typer.echo(f"{terminal.visible(restored.row['path'])} is restored to {version}: {restored.row['version_id']}")
+        terminal.echo_json(memory_wire.memory(restored, "full"))
+        return
+    path = terminal.field(restored.row["path"])
+    if has_changed:
+        terminal.echo(f"{path} is restored to {version}: {restored.row['version_id']}")
     else:
-        typer.echo(f"{terminal.visible(restored.row['path'])} is so already; nothing was done")
+        terminal.echo(f"{path} is so already; nothing was done")
 
 
 def _restore_store(
@@ -253,6 +255,6 @@ def _restore_store(
 
     done = _in_store(store, work)
     if as_json:
-        typer.echo(json.dumps(wire.rollback(store, done)))
+        terminal.echo_json(wire.rollback(store, done))
     else:
         terminal.show(history_text.rollback(done))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from app.cli.terminal import styled, visible
+from app.cli.terminal import field, styled, visible
 from app.contract import clock
 from app.history.blame import Blamed
 from app.history.comparing import Comparison
@@ -23,7 +23,7 @@ def moment(row: Row) -> str:
 
 def author(row: Row) -> str:
     """Who made a version."""
-    return row["actor_id"] or "-"
+    return field(row["actor_id"] or "-")
 
 
 def log(rows: Sequence[Row]) -> Iterator[str]:
@@ -44,9 +44,9 @@ def log(rows: Sequence[Row]) -> Iterator[str]:
         if row["redacted_at"] is not None:
             place = styled(f"redacted {clock.rfc3339(row['redacted_at'])[:10]}", "dim")
         else:
-            place = visible(row["path"])
+            place = field(row["path"])
             if row["id"] in sources:
-                place = f"{visible(sources[row['id']])} → {place}"
+                place = f"{field(sources[row['id']])} → {place}"
         size = "" if row["content_size"] is None else f"{row['content_size']:,} B"
         yield (
             f"{styled('@' + str(row['seq']), 'cyan')}{' ' * (width - len(str(row['seq'])) - 1)}  {moment(row)}  "
@@ -59,7 +59,7 @@ def diff(found: Comparison) -> Iterator[str]:
     """A comparison as `diff -u` prints it, with a line before it if the memory moved."""
     if found.is_renamed:
         assert found.before is not None
-        yield styled(f"moved from {visible(found.before.row['path'])} to {visible(found.after.row['path'])}", "bold")
+        yield styled(f"moved from {field(found.before.row['path'])} to {field(found.after.row['path'])}", "bold")
         yield "\n"
     head = True
     for line in found.unified.removesuffix("\n").split("\n") if found.unified else ():
@@ -87,9 +87,9 @@ def rollback(done: RolledBack) -> Iterable[str]:
     """What a rollback did, or would do."""
     for change in done.plan.changes:
         operation = OPERATION_NAMES[change.operation]
-        place = visible(change.path)
+        place = field(change.path)
         if change.memory is not None and change.memory["path"] != change.path:
-            place = f"{visible(change.memory['path'])} → {place}"
+            place = f"{field(change.memory['path'])} → {place}"
         yield f"{styled(operation, _OPERATION_STYLES[operation])}{' ' * (8 - len(operation))}  {place}\n"
     for version in done.plan.skipped:
         yield f"{styled('skipped', 'dim')}   {version['memory_id']} (its version of then is redacted)\n"

@@ -1,10 +1,10 @@
 """`memstore hold`: legal holds."""
 
-import json
 from typing import Annotated
 
 import typer
 
+from app.cli import terminal
 from app.cli.operator import of_store
 from app.cli.running import with_storage
 from app.contract import clock
@@ -30,16 +30,16 @@ def hold(
         if release:
             await holds.release(caller, store_id)
             if as_json:
-                typer.echo(json.dumps({"type": "memory_store_hold_released", "memory_store_id": store_id}))
+                terminal.echo_json({"type": "memory_store_hold_released", "memory_store_id": store_id})
             else:
-                typer.echo(f"{store_id} is released")
+                terminal.echo(f"{store_id} is released")
             return
         row = await holds.place(caller, store_id, reason)
         since = clock.rfc3339(row["held_at"])
         if as_json:
             shown = {"type": "memory_store_hold", "memory_store_id": store_id, "held_at": since}
-            typer.echo(json.dumps({**shown, "reason": row["hold_reason"]}))
+            terminal.echo_json({**shown, "reason": row["hold_reason"]})
         else:
-            typer.echo(f"{store_id} is under legal hold since {since}")
+            terminal.echo(f"{store_id} is under legal hold since {since}")
 
     with_storage(work)

@@ -1,14 +1,13 @@
 """`memstore kept`: the texts that a mount of this host could not save (docs/mount.md)."""
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.terminal import visible
+from app.cli import terminal
+from app.cli.terminal import field
 
 if TYPE_CHECKING:
     from app.mount.sync.kept import Kept, KeptHere, KeptTexts
@@ -24,19 +23,18 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     """List what could not be saved, the oldest first for each store: what, why, and where it is."""
     found = list(_here().all())
     if as_json:
-        typer.echo(json.dumps([{"memory_store_id": store_id, **kept.to_json()} for store_id, kept in found]))
+        terminal.echo_json([{"memory_store_id": store_id, **kept.to_json()} for store_id, kept in found])
     elif not found:
-        typer.echo("nothing is kept")
+        terminal.echo("nothing is kept")
     for store_id, kept in [] if as_json else found:
-        typer.echo("\n".join(lines_of(store_id, kept.to_json())))
+        terminal.echo("\n".join(lines_of(store_id, kept.to_json())))
 
 
 @app.command()
 def show(which: Which) -> None:
-    """Print the text as it was written, byte for byte."""
+    """Print the text as it was written, byte for byte; in a terminal, control characters as escapes."""
     texts, kept_id = _find(which)
-    sys.stdout.buffer.write(texts.show(kept_id))
-    sys.stdout.buffer.flush()
+    terminal.show_bytes(texts.show(kept_id))
 
 
 @app.command()
@@ -47,7 +45,7 @@ def take(
     """Write the text to a new file; it is kept here no longer."""
     texts, kept_id = _find(which)
     texts.take(kept_id, target)
-    typer.echo(f"{which} is in {target}")
+    terminal.echo(f"{which} is in {target}")
 
 
 @app.command()
@@ -57,15 +55,15 @@ def discard(
     """Remove texts for good."""
     for texts, kept_id in [_find(one) for one in which]:
         texts.discard(kept_id)
-    typer.echo(f"{len(which)} discarded")
+    terminal.echo(f"{len(which)} discarded")
 
 
 def lines_of(store_id: str, kept: dict[str, Any]) -> Iterator[str]:
     """One kept text (`Kept.to_json`) for people."""
     what = f"{kept['bytes']:,} bytes" if kept["bytes"] is not None else f"a {kept['operation']}"
-    yield visible(f"{store_id}/{kept['id']}  {kept['path']}  ({what}, {kept['at'][:19]}Z)")
-    yield visible(f"  {kept['reason']}")
-    yield visible(f"  {kept['place']}")
+    yield field(f"{store_id}/{kept['id']}  {kept['path']}  ({what}, {kept['at'][:19]}Z)")
+    yield field(f"  {kept['reason']}")
+    yield field(f"  {kept['place']}")
 
 
 def count_of(number: int) -> str:

@@ -1,10 +1,10 @@
 """`memstore keys`: API keys and the workspaces they belong to."""
 
-import json
 from typing import Annotated
 
 import typer
 
+from app.cli import terminal
 from app.cli.operator import actor
 from app.cli.running import with_database
 from app.contract import clock
@@ -27,9 +27,10 @@ def create(
     async def work(database: Database) -> None:
         key = await Keys(database).create(workspace, name, actor=actor())
         if as_json:
-            typer.echo(json.dumps({"id": key.id, "secret": key.secret, "workspace_id": key.workspace_id}))
+            terminal.echo_json({"id": key.id, "secret": key.secret, "workspace_id": key.workspace_id})
         else:
-            typer.echo(f"id         {key.id}\nsecret     {key.secret}\nworkspace  {key.workspace_id} ({workspace})")
+            terminal.echo(f"id         {key.id}\nsecret     {key.secret}")
+            terminal.echo(terminal.field(f"workspace  {key.workspace_id} ({workspace})"))
 
     with_database(work)
 
@@ -51,11 +52,11 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
             for row in await Keys(database).list_all()
         ]
         if as_json:
-            typer.echo(json.dumps(keys))
+            terminal.echo_json(keys)
             return
         for key in keys:
             state = f"revoked {key['revoked_at']}" if key["revoked_at"] else "good"
-            typer.echo(f"{key['id']}  {key['workspace']}  {key['name'] or '-'}  {state}")
+            terminal.echo(terminal.field(f"{key['id']}  {key['workspace']}  {key['name'] or '-'}  {state}"))
 
     with_database(work)
 
@@ -66,6 +67,6 @@ def revoke(key_id: Annotated[str, typer.Argument(help="ID of the key (apikey_…
 
     async def work(database: Database) -> None:
         await Keys(database).revoke(key_id, actor=actor())
-        typer.echo(f"{key_id} is revoked")
+        terminal.echo(f"{key_id} is revoked")
 
     with_database(work)

@@ -142,7 +142,9 @@ def main() -> None:
     except Exception as error:
         if not _can_be_mended(error):
             raise
-        print(f"memstore: {error}", file=sys.stderr)
+        from app.cli import terminal
+
+        terminal.fail(str(error))
         sys.exit(2)
 
 

@@ -1,8 +1,6 @@
 """`memstore migrate`."""
 
-import typer
-
-from app.cli import places
+from app.cli import places, terminal
 from app.settings import load
 from app.storage.rows import migrations
 
@@ -12,4 +10,4 @@ def migrate() -> None:
     settings = load()
     places.make_private(settings)
     migrations.upgrade(settings.database_url)
-    typer.echo(f"the database is at revision {migrations.head_revision()}")
+    terminal.echo(f"the database is at revision {migrations.head_revision()}")

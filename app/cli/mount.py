@@ -3,7 +3,6 @@
 The mount itself is imported by each command when it runs, so that the server's commands start without it.
 """
 
-import json
 import os
 import select
 import signal
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli import terminal
 from app.cli.kept import HINT, count_of, lines_of, texts_in
-from app.cli.terminal import visible
+from app.cli.terminal import field
 
 if TYPE_CHECKING:
     from app.mount.daemon.control import ControlClient
@@ -70,9 +70,9 @@ def mount(
         client, shown = daemon.call(places, "mount", output=output, **order, root=str(root), hold=foreground)
         with client:
             for entry in shown["stores"]:
-                typer.echo(f"{entry['path']}  {entry['memory_store_id']}  {_kind(entry)}")
+                terminal.echo(field(f"{entry['path']}  {entry['memory_store_id']}  {_kind(entry)}"))
             if not shown["root_read_only"]:
-                typer.echo(f"note: {root} itself is not read-only ({_why_open(shown)})", err=True)
+                terminal.echo(f"note: {root} itself is not read-only ({_why_open(shown)})", err=True)
             _mention_kept(shown, {entry["memory_store_id"] for entry in shown["stores"]})
         if foreground:
             _wait(ended)
@@ -123,13 +123,13 @@ def status(
         {"memory_store_id": store_id, **kept.to_json()} for store_id, kept in texts_in(Path(known["state_directory"]))
     ]
     if as_json:
-        typer.echo(json.dumps(known))
+        terminal.echo_json(known)
     else:
-        typer.echo("\n".join(_lines_of(known)) if known["stores"] else "nothing is mounted")
+        terminal.echo("\n".join(_lines_of(known)) if known["stores"] else "nothing is mounted")
         if known["kept"]:
-            typer.echo(f"\n{count_of(len(known['kept']))}; {HINT}:")
+            terminal.echo(f"\n{count_of(len(known['kept']))}; {HINT}:")
         for kept in known["kept"]:
-            typer.echo("\n".join(lines_of(kept["memory_store_id"], kept)))
+            terminal.echo("\n".join(lines_of(kept["memory_store_id"], kept)))
     if not known["stores"]:
         raise typer.Exit(1)
 
@@ -150,7 +150,7 @@ def run(
     order = _order(session, store, read_only, "fuse", cache_dir, on_conflict)
     root = _absolute(root)
     for name in secrets_in_reach():
-        typer.echo(f"note: the command can read {name} in {Path('.env').resolve()}", err=True)
+        terminal.echo(f"note: the command can read {name} in {Path('.env').resolve()}", err=True)
     client, found = daemon.call(_places(), "stores", **order)
     with client:
         stores = [namespaces.Store(item["directory"], read_only=item["read_only"]) for item in found["stores"]]
@@ -191,7 +191,7 @@ def attach(
     client, shown = daemon.call(_places(), "attach", **order, root=str(root), pid=pid)
     client.close()
     for entry in shown["stores"]:
-        typer.echo(f"{entry['path']}  {entry['memory_store_id']}  {_kind(entry)}")
+        terminal.echo(field(f"{entry['path']}  {entry['memory_store_id']}  {_kind(entry)}"))
 
 
 def _order(
@@ -244,7 +244,7 @@ def _running() -> "Iterator[ControlClient]":
         with _connected() as client:
             yield client
     except NotRunning:
-        typer.echo("memstore: nothing is mounted", err=True)
+        terminal.echo("memstore: nothing is mounted", err=True)
         raise typer.Exit(REFUSED) from None
 
 
@@ -295,7 +295,7 @@ def _print_unsaved(answer: dict[str, Any]) -> None:
     for where, sentence in _WHERE.items():
         items = [item for item in answer["unsaved"] if item["where"] == where]
         if items:
-            typer.echo(sentence, err=True)
+            terminal.echo(sentence, err=True)
         for item in items:
             store_id = item["memory_store_id"]
             more = {
@@ -303,7 +303,7 @@ def _print_unsaved(answer: dict[str, Any]) -> None:
                 "kept": f"{store_id}/{item['kept']}, {item['place']}: {item['reason']}",
                 "file": f"store {store_id}, {item['place']}",
             }[where]
-            typer.echo(visible(f"  {item['path']}  ({more})"), err=True)
+            terminal.echo(field(f"  {item['path']}  ({more})"), err=True)
     _mention_kept(answer, said={item["kept"] for item in answer["unsaved"]})
 
 
@@ -312,7 +312,7 @@ def _mention_kept(answer: dict[str, Any], stores: set[str] | None = None, said: 
     found = texts_in(Path(answer["state_directory"]))
     number = sum(kept.id not in said and (stores is None or store_id in stores) for store_id, kept in found)
     if number:
-        typer.echo(f"note: {count_of(number)} on this host: {HINT}", err=True)
+        terminal.echo(f"note: {count_of(number)} on this host: {HINT}", err=True)
 
 
 def _kind(entry: dict[str, Any]) -> str:
@@ -329,17 +329,17 @@ def _lines_of(known: dict[str, Any]) -> Iterator[str]:
     for entry in known["stores"]:
         where = "" if entry["session_id"] is None else f" of {entry['session_id']}"
         yield ""
-        yield f"{entry['path']}  {entry['memory_store_id']}{where}  ({_kind(entry)})"
+        yield field(f"{entry['path']}  {entry['memory_store_id']}{where}  ({_kind(entry)})")
         connected = "connected" if entry["connected"] else "NOT CONNECTED"
-        yield f"  {connected}, feed {entry['feed']}, last sync {entry['last_sync'] or 'never'}"
+        yield field(f"  {connected}, feed {entry['feed']}, last sync {entry['last_sync'] or 'never'}")
         on_disk = {(item["path"], item["reason"]) for item in entry["kept"]}  # told below, with their places
         for name, what in (
             ("pending", "waits for the server"),
             ("unshowable", "can't be shown: a name is too long, or none that a memory may have"),
         ):
-            yield from (visible(f"  {path}: {what}") for path in entry[name])
+            yield from (field(f"  {path}: {what}") for path in entry[name])
         for item in entry["refused"]:
             if (item["path"], item["reason"]) not in on_disk:
-                yield visible(f"  {item['path']}: refused, {item['reason']}")
+                yield field(f"  {item['path']}: refused, {item['reason']}")
         for item in entry["conflicts"]:
-            yield visible(f"  {item['path']}: conflict, ours is {item['conflict_path']}")
+            yield field(f"  {item['path']}: conflict, ours is {item['conflict_path']}")

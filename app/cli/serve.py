@@ -16,7 +16,7 @@ import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from app.cli import first_key
+from app.cli import first_key, terminal
 from app.cli.first_key import FirstKey, State
 from app.cli.running import blamed_on, prepare
 from app.cli.unknown_settings import warn_of_unknown_settings
@@ -127,7 +127,7 @@ def _run(config: uvicorn.Config) -> None:
         own_key = settings.is_embedded and settings.bootstrap_api_key is None
         first = _first_key(settings) if own_key else None
         if settings.log_format == "text":
-            typer.echo(_greeting(url, settings, first))
+            terminal.echo(_greeting(url, settings, first))
         if config.workers > 1:
             Multiprocess(config, sockets=listeners).run()
             return

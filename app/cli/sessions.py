@@ -1,10 +1,10 @@
 """`memstore sessions`: what sessions there are, and tokens for their agents."""
 
-import json
 from typing import Annotated
 
 import typer
 
+from app.cli import terminal
 from app.cli.operator import actor
 from app.cli.running import with_database
 from app.contract import clock
@@ -33,9 +33,9 @@ def token(
         made = await SessionTokens(database).create(actor(), None, session_id, expires_in)
         expires_at = clock.rfc3339(made.row["expires_at"])
         if as_json:
-            typer.echo(json.dumps({"token": made.secret, "expires_at": expires_at}))
+            terminal.echo_json({"token": made.secret, "expires_at": expires_at})
         else:
-            typer.echo(f"token       {made.secret}\nexpires at  {expires_at}")
+            terminal.echo(f"token       {made.secret}\nexpires at  {expires_at}")
 
     with_database(work)
 
@@ -56,10 +56,11 @@ def list_sessions(as_json: Annotated[bool, typer.Option("--json", help="Print JS
             for row in await list_all(database)
         ]
         if as_json:
-            typer.echo(json.dumps(sessions))
+            terminal.echo_json(sessions)
             return
         for session in sessions:
             state = f"archived {session['archived_at']}" if session["archived_at"] else "idle"
-            typer.echo(f"{session['id']}  {session['workspace']}  {session['title'] or '-'}  {state}")
+            line = f"{session['id']}  {session['workspace']}  {session['title'] or '-'}  {state}"
+            terminal.echo(terminal.field(line))
 
     with_database(work)

@@ -1,14 +1,27 @@
-"""Long output for people: colour and a pager in a terminal, plain text anywhere else."""
+"""The one way to standard output and standard error: nothing from elsewhere gets there raw.
 
+A terminal obeys control characters, and a line that somebody else wrote may look like one of ours. So commands print by
+`echo` and `echo_json` only, a value from elsewhere inside a line is a `field`, and long output goes through `show`.
+"""
+
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNSAFE = (
+    "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # control characters, ESC and those of C1
+    "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # what turns the direction of writing
+    "\\u2028\\u2029\\ufeff\\U000e0000-\\U000e007f"  # other line ends, and what nobody can see
+    "\\ud800-\\udfff"  # what can't be written as UTF-8
+)
+_CONTROL = re.compile(f"[{_UNSAFE}]")
+_IN_A_FIELD = re.compile(f"[{_UNSAFE}\\t\\n]")
 
 
 def is_terminal() -> bool:
@@ -26,11 +39,63 @@ def styled(text: str, style: str) -> str:
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if is_coloured() and text else text
 
 
+def _escaped(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def field(value: object) -> str:
+    """A value from elsewhere as part of one line: control characters and line ends are shown as escapes."""
+    return _IN_A_FIELD.sub(_escaped, str(value))
+
+
 def visible(text: str) -> str:
-    """A text that somebody else wrote. A terminal must not obey it: there, control characters are shown as escapes."""
-    if not is_terminal():
-        return text
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    """A content that somebody else wrote: raw in a file or pipe, as escapes where a terminal would obey it."""
+    return _CONTROL.sub(_escaped, text) if is_terminal() else text
+
+
+def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print lines of ours. Whatever is in them, none is obeyed by a terminal."""
+    stream = sys.stderr if err else sys.stdout
+    print(_CONTROL.sub(_escaped, text), end="\n" if nl else "", file=stream, flush=True)
+
+
+def progress(text: str) -> None:
+    """Write over the last line of a terminal on standard error."""
+    print(f"\r{field(text)}", end="", file=sys.stderr, flush=True)
+
+
+def fail(message: str) -> None:
+    """Say on standard error what went wrong. A further line of the message can't be taken for one of ours."""
+    echo("memstore: " + "\n  ".join(message.splitlines()), err=True)
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON that is safe to print, and means the same."""
+    return safe_json(json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def safe_json(text: str) -> str:
+    """JSON with escapes for what a terminal would obey."""
+    return _CONTROL.sub(_json_escaped, text)
+
+
+def _json_escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else "\\u007f"
+
+
+def echo_json(value: Any, *, indent: int | None = None) -> None:
+    """Print a value as JSON."""
+    echo(as_json(value, indent=indent))
+
+
+def show_bytes(content: bytes) -> None:
+    """Print a content byte for byte into a file or pipe; a terminal gets it as `visible`."""
+    if is_terminal():
+        content = visible(content.decode("utf-8", "backslashreplace")).encode()
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 def show(pieces: Iterable[str]) -> None:

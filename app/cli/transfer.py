@@ -1,7 +1,6 @@
 """`memstore export`, `memstore import` and `memstore pull`: stores out of the service and in again."""
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -13,7 +12,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from app.cli import operator, places
+from app.cli import operator, places, terminal
 from app.cli.running import with_storage
 from app.contract.errors import InvalidRequest, NotFound
 from app.keys.service import DEFAULT_WORKSPACE
@@ -69,12 +68,12 @@ def export(
 
     result = with_storage(work)
     if output != _STDIO:
-        typer.echo(json.dumps(asdict(result)) if as_json else _summary(result, git or output))
+        terminal.echo_json(asdict(result)) if as_json else _summary(result, git or output)
     why = "is no name that Git can hold" if git else "was erased while the export was under way"
     for path in result.left_out:
-        typer.echo(f"memstore: {path!r} {why}: it is not in the export", err=True)
+        terminal.echo(f"memstore: {path!r} {terminal.field(why)}: it is not in the export", err=True)
     for path in result.renamed:
-        typer.echo(f"memstore: {path!r} is no name for this file system; it is in contents/", err=True)
+        terminal.echo(f"memstore: {path!r} is no name for this file system; it is in contents/", err=True)
 
 
 def _summary(result: Exported, place: str) -> str:
@@ -216,23 +215,23 @@ def pull(
 
 def _show_progress(number: int) -> None:
     if sys.stderr.isatty():
-        print(f"\r{number:,} versions", end="", file=sys.stderr, flush=True)
+        terminal.progress(f"{number:,} versions")
 
 
 def _end_progress() -> None:
     if sys.stderr.isatty():
-        print(file=sys.stderr)
+        terminal.echo(err=True)
 
 
 def _print_imported(result: dict[str, object], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        terminal.echo_json(result)
         return
     skipped = result["skipped"]
     assert isinstance(skipped, list)
     for each in skipped:
-        typer.echo(f"{each['path']!r}: {each['reason']}", err=True)
+        terminal.echo(f"{each['path']!r}: {terminal.field(each['reason'])}", err=True)
     if result["memory_store_id"] is None:
-        typer.echo("nothing was imported: mend what is listed, or take the rest with --partial")
+        terminal.echo("nothing was imported: mend what is listed, or take the rest with --partial")
     else:
-        typer.echo(f"{result['created']:,} memories are in {result['memory_store_id']}; {len(skipped):,} skipped")
+        terminal.echo(f"{result['created']:,} memories are in {result['memory_store_id']}; {len(skipped):,} skipped")

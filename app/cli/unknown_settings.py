@@ -3,10 +3,9 @@
 import difflib
 import os
 
-import typer
 from dotenv import dotenv_values
 
-from app.cli import mount_settings
+from app.cli import mount_settings, terminal
 from app.settings import PREFIX, Settings
 
 _ELSEWHERE = (*mount_settings.VARIABLES, "MEMSTORE_CUSTODY")
@@ -33,4 +32,4 @@ def unknown_settings() -> list[str]:
 def warn_of_unknown_settings() -> None:
     """Print these sentences on standard error."""
     for sentence in unknown_settings():
-        typer.echo(f"memstore: {sentence}", err=True)
+        terminal.echo(f"memstore: {sentence}", err=True)

@@ -1,0 +1,97 @@
+"""Nothing from elsewhere reaches a terminal raw: one module prints, and it escapes what a terminal would obey."""
+
+import ast
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import app.cli
+from app.cli import history_text, kept, main, terminal
+from app.contract.errors import InvalidRequest
+from app.storage.rows.tables import CREATED
+
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202eevil\u2066\u2029\ufeff\u200f\U000e0041\r\nmemstore: forged\x7f\b\t"
+
+
+PRINTING = (
+    "print", "typer.echo", "typer.secho", "click.echo", "sys.stdout.write", "sys.stderr.write",
+    "sys.stdout.buffer.write", "sys.stderr.buffer.write",
+)  # fmt: skip
+
+
+def obeyed(text: str) -> set[str]:
+    """What a terminal would obey, or nobody could see."""
+    return {
+        character for character in text if unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs")
+        or unicodedata.bidirectional(character) in ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
+    }  # fmt: skip
+
+
+@given(st.text())
+def test_a_field_is_one_line_that_no_terminal_obeys(text: str) -> None:
+    assert obeyed(terminal.field(text)) == set()
+
+
+@given(st.text())
+def test_lines_hold_nothing_that_a_terminal_obeys(text: str) -> None:
+    printed: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("builtins.print", lambda said, **more: printed.append(said))
+        terminal.echo(text)
+        terminal.fail(text)
+    assert obeyed("".join(printed)) <= {"\n", "\t"}
+    assert all(line.startswith(("memstore: ", "  ")) for line in printed[1].split("\n"))
+
+
+@given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_json_is_safe_and_means_the_same(value: object) -> None:
+    for indent in (None, 2):
+        said = terminal.as_json(value, indent=indent)
+        assert obeyed(said) <= {"\n"}
+        assert json.loads(said) == value
+
+
+def test_only_one_module_of_the_commands_prints() -> None:
+    """`terminal`; so no command can print what somebody else wrote and forget about it."""
+    printing = [
+        (file.name, ast.unparse(node))
+        for file in Path(app.cli.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in PRINTING
+    ]
+    assert {name for name, _ in printing} - {"terminal.py"} <= {"main.py"}
+    assert [said for name, said in printing if name == "main.py"] == ["typer.echo(f'memstore {__version__}')"]
+
+
+def test_an_error_of_a_hostile_server_can_not_forge_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        raise InvalidRequest(f"the server refuses: {HOSTILE}")
+
+    monkeypatch.setattr(main, "app", run)
+    with pytest.raises(SystemExit):
+        main.main()
+    said = capsys.readouterr().err
+    assert obeyed(said) <= {"\n", "\t"}
+    assert sum(line.startswith("memstore: ") for line in said.splitlines()) == 1
+
+
+def test_authors_and_paths_of_other_peoples_histories_are_fields() -> None:
+    row = {
+        "id": "memver_1", "memory_id": "mem_1", "seq": 1, "path": HOSTILE, "operation": CREATED, "created_at": 0,
+        "content_size": 1, "redacted_at": None, "actor_id": HOSTILE,
+    }  # fmt: skip
+    (line,) = history_text.log([row])
+    assert obeyed(line) <= {"\n"}
+    assert line.count("\n") == 1
+
+
+def test_what_is_kept_on_a_host_is_shown_as_fields() -> None:
+    shown = {"id": "1", "bytes": 1, "operation": HOSTILE, "at": "2026-01-01T00:00:00"}
+    shown |= dict.fromkeys(("path", "reason", "place"), HOSTILE)
+    assert obeyed("".join(kept.lines_of("memstore_1", shown))) == set()
