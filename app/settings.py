@@ -1,5 +1,6 @@
 """Settings: `MEMSTORE_*` environment variables, or the same names in a `.env` file in the working directory."""
 
+import os
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -8,13 +9,15 @@ from urllib.parse import urlsplit
 
 from fsspec import available_protocols
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.storage.options import StorageOptions
 
 PREFIX = "MEMSTORE_"
+_CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""systemd's name for the directory of a service's secrets: a file there that is named like a setting is one."""
 """What the name of every setting begins with in the environment."""
 _MOST = 10**15
 """Far beyond use, and inside what both databases count with."""
@@ -247,7 +250,12 @@ def load() -> Settings:
 
     """
     try:
+        directory = os.environ.get(_CREDENTIALS)
+        if directory and os.path.isdir(directory):
+            return Settings(_secrets_dir=directory)
         return Settings()
+    except SettingsError as error:
+        raise BadSettings(f"{error} ({_CREDENTIALS} is {directory!r}): {error.__cause__}") from error
     except ValidationError as error:
         lines = []
         for problem in error.errors():

@@ -20,13 +20,28 @@ WATCH = "docs/how-to/watch.md"
 FORGET = "docs/how-to/forget-a-person.md"
 UNDO = "docs/how-to/see-and-undo.md"  # run by tests/contract/test_history_docs.py
 PROXIES = "docs/how-to/proxies.md"  # run by tests/contract/test_behind_proxies.py
+DEPLOY, SANDBOXES = "docs/how-to/deploy.md", "docs/how-to/sandboxes.md"  # run by tests/docs/test_deploy.py
 BACKUP, SCALE = "docs/how-to/backup-and-fsck.md", "docs/how-to/postgres-and-s3.md"
 
 
 def test_every_page_with_commands_is_run_here() -> None:
     languages = {block.language for page in PAGES for block in blocks(page)}
     assert languages <= {SHELL, NGINX, *SHOWN_ONLY}
-    typed = {KEYS, OPERATE, BACKUP, SCALE, REPLICAS, LEGAL_HOLD, FORGET, WATCH, MOVING, UNDO, PROXIES}
+    typed = {
+        KEYS,
+        OPERATE,
+        BACKUP,
+        SCALE,
+        REPLICAS,
+        LEGAL_HOLD,
+        FORGET,
+        WATCH,
+        MOVING,
+        UNDO,
+        PROXIES,
+        DEPLOY,
+        SANDBOXES,
+    }
     assert {page for page in PAGES if blocks(page)} == typed
 
 
