@@ -23,7 +23,7 @@ from app.mount.mirror.moves import Moves
 from app.mount.mirror.notes import LocalOnly, Notes
 from app.mount.mirror.tree import Busy, Content, Stat, Tree, not_a_file
 from app.mount.sync.engine import StoreEngine
-from app.mount.sync.errors import Offline, Refused
+from app.mount.sync.errors import Erased, Offline, Refused
 from app.mount.sync.scratch import is_scratch
 
 _log = logging.getLogger(__name__)
@@ -178,10 +178,10 @@ class Reconciler:
     def _refused_late(self, entry: Entry) -> Refused | None:
         """Why the server refused a text of ours after the journal had taken it; the disk still has it then."""
         for record in self._engine.status().get("refused", []):
-            if record["path"] != entry.path or record["content"] is None:
-                continue
+            if record["path"] != entry.path or record["reason"] == Erased(entry.path).message:
+                continue  # the text of an erased memory is kept, and leaves the tree
             with contextlib.suppress(OSError):
-                if hashlib.sha256(Path(record["content"]).read_bytes()).hexdigest() == entry.sha256:
+                if hashlib.sha256(Path(record["place"]).read_bytes()).hexdigest() == entry.sha256:
                     return Refused(record["errno"], record["reason"])
         return None
 
@@ -261,6 +261,8 @@ class Reconciler:
             entry = self._engine.save(path, content.data, base, base_text=base_text)
         except UnicodeEncodeError:
             return self.refuse(path, content.stat, Refused(errno.EILSEQ, "the name is not UTF-8"))
+        except Erased as erased:
+            return self._set_aside(path, content, sha256, agreed, erased)
         except Refused as refused:
             if not self._is_kept_beside(path, sha256):
                 return self.refuse(path, content.stat, refused, remote)
@@ -276,6 +278,20 @@ class Reconciler:
         else:
             self._agree(path, entry, content.stat, ours=True)
         return _NOW if merged else None
+
+    def _set_aside(
+        self, path: str, content: Content, sha256: str, agreed: Agreed | None, erased: Erased
+    ) -> float | None:
+        """Take what descends from an erased memory out of the tree, where a rename would make it a new memory."""
+        memory_id = agreed.entry.memory_id if agreed else None
+        try:
+            self._engine.kept.keep(path, content.data, erased.message, memory_id=memory_id, errno=erased.errno)
+            self._applier.remove(_shown(path, content, sha256))
+        except OSError:
+            return self.refuse(path, content.stat, erased)
+        self._agreements.forget(path)
+        self.notes.forget(path)
+        return None
 
     def _is_kept_beside(self, path: str, sha256: str) -> bool:
         """Whether our text is in a conflict file, so that the path can show the server's."""

@@ -16,7 +16,8 @@ from app.contract.limits import CONTENT_MAX_BYTES
 from app.mount.sync import merge, rules
 from app.mount.sync.conflicts import conflict_path
 from app.mount.sync.content_cache import ContentCache
-from app.mount.sync.errors import Refused
+from app.mount.sync.erasures import Erasures
+from app.mount.sync.errors import Erased, Refused
 from app.mount.sync.intents import Base, Intent, Kind
 from app.mount.sync.state import StoreState
 
@@ -67,6 +68,8 @@ class Delivery:
         self._policy = policy
         self._content = content
         self._note_sent = note_sent
+        self._erasures = Erasures()
+        state.on_erased = self._note_erased
         self.archived = False
         self.conflicts: list[dict[str, Any]] = []
 
@@ -120,15 +123,55 @@ class Delivery:
     def _read_again(self, memory_id: str) -> Entry | None:
         try:
             memory = self._api.retrieve(memory_id)
-        except Missing:
-            with self._lock:
-                self._state.apply_gone(memory_id)
+        except Missing as error:
+            self._note_gone(memory_id, error)
             return None
         if memory.content is not None:
             self._cache.put(self._api.store_id, memory.entry.sha256, memory.content)
         with self._lock:
             self._state.apply_answer(memory.entry)
             return self._state.remote_by_id(memory_id)
+
+    def _note_erased(self, entry: Entry) -> None:
+        text = self._cache.get(self._api.store_id, entry.sha256)
+        if text is not None:
+            self._erasures.note(entry.path, text)
+
+    def _note_gone(self, memory_id: str, error: Missing) -> None:
+        with self._lock:
+            if error.erased:
+                self._state.note_erased(memory_id)
+            else:
+                self._state.apply_gone(memory_id)
+
+    def _refuse_erased(self, path: str, *bases: Base | None) -> None:
+        """Send nothing that descends from an erased memory: an edit beats a delete, but never an erasure.
+
+        A base that the state does not know any more is asked for; one without an ID was of our own making, and is the
+        memory that was last seen at the path.
+
+        Raises:
+            Erased: one of them was erased.
+
+        """
+        for base in bases:
+            if base is None:
+                continue
+            with self._lock:
+                memory_id = base.memory_id
+                if memory_id is None and self._state.remote(path) is None:
+                    memory_id = self._state.past(path)
+                if memory_id is None or self._state.remote_by_id(memory_id) is not None:
+                    continue
+                is_known = memory_id in self._state.erased
+            if not is_known:
+                try:
+                    self._api.retrieve(memory_id, full=False)
+                except Missing as error:
+                    self._note_gone(memory_id, error)
+                    is_known = error.erased
+            if is_known:
+                raise Erased(path)
 
     def _text(self, entry: Entry) -> bytes | None:
         """What the memory holds; None if it holds something else by now."""
@@ -168,6 +211,10 @@ class Delivery:
         assert sha256 is not None
         own = sha256
         for _ in range(_ROUNDS):
+            self._refuse_erased(path, opened)
+            with self._lock:
+                if opened is None and self._erasures.descends(path, data):
+                    raise Erased(path)
             with self._lock:
                 # Wherever the memory is now; deleted meanwhile, the edit wins, or meets what is new at the path.
                 current = self._known(base, path) or self._state.remote(path)
@@ -336,6 +383,9 @@ class Delivery:
     def _replace(self, intent: Intent) -> Entry:
         assert intent.new_path is not None
         assert intent.base is not None
+        if intent.base.memory_id is not None:
+            self._read_again(intent.base.memory_id)  # it is sent to another one, which tells nothing of this
+        self._refuse_erased(intent.path, intent.base)
         entry = self._save(intent, intent.new_path, intent.target)
         self._remove(intent)
         return entry

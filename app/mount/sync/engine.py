@@ -138,6 +138,7 @@ class StoreEngine:
                 announce=self._announce,
                 on_mode=self._note_feed,
                 on_gone=self._forget,
+                on_refused=self._drop_everything,
                 poll_seconds=self._poll_seconds,
             )
             self._cache.add_user(self._api.store_id, self._state.uses)
@@ -156,18 +157,22 @@ class StoreEngine:
 
     def _load(self) -> bool:
         """Whether the server gave the state, and not only the disk."""
+        remembered = self._remembered.load()
+        with self._lock:
+            for entry in remembered or ():  # whatever was erased meanwhile, a write of then descends from it
+                self._state.note_past(entry)
         try:
             self._follower.take_snapshot()
         except (Unauthorized, Forbidden) as error:
+            self._drop_everything()
             raise MountError(f"the token does not open the store {self._api.store_id}: {error.message}") from error
         except Missing as error:
             self._forget()
             raise MountError(f"there is no store {self._api.store_id} for this token: {error.message}") from error
         except Away as error:
-            entries = self._remembered.load()
-            if entries is None:
+            if remembered is None:
                 raise MountError(f"the server does not answer: {error.message}") from error
-            self._state.apply_listing(entries, self._state.tick(), None)
+            self._state.apply_listing(remembered, self._state.tick(), None)
             self._remember()
             return False
         except ApiError as error:
@@ -188,12 +193,16 @@ class StoreEngine:
 
     def _forget(self) -> None:
         """The server does not have the store any more: neither has this host, but for what is not saved."""
+        self._drop_everything()
+        self.on_gone()
+
+    def _drop_everything(self) -> None:
+        """Keep nothing of the store but what is not saved: neither in memory nor on disk."""
         with self._lock:
             self._remembered.forget()
             self._state.apply_listing((), self._state.tick(), None)
         self._announce()
         self._cache.drop_store(self._api.store_id)
-        self.on_gone()
 
     def _note_feed(self, mode: str) -> None:
         if mode == LOST:

@@ -1,5 +1,7 @@
 """How a write through a mount fails."""
 
+from errno import ESTALE
+
 
 class Refused(Exception):
     """The server or a rule refused a write. Trying again the same way will fail again."""
@@ -9,6 +11,13 @@ class Refused(Exception):
         self.errno = errno
         """What the writer's system call fails with (docs/mount.md, errno table)."""
         self.message = message
+
+
+class Erased(Refused):
+    """What was to be written descends from a memory that was erased: it is never sent, under no name."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(ESTALE, f"erased: what {path} descends from was erased, so it is never sent to the store")
 
 
 class Offline(Exception):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from app.client.api import StoreApi
 from app.client.entries import Entry
-from app.client.failures import ApiError, Away, Missing, Rejected
+from app.client.failures import ApiError, Away, Forbidden, Missing, Rejected, Unauthorized
 from app.client.stream import Watch
 from app.client.wire import Event, Gone, Odd, Truncated
 from app.mount.sync.state import StoreState
@@ -39,12 +39,14 @@ class Follower:
         announce: Callable[[], None],
         on_mode: Callable[[str], None],
         on_gone: Callable[[], None],
+        on_refused: Callable[[], None],
         poll_seconds: float,
     ) -> None:
         """Follow nothing yet.
 
         announce: called after the state changed, without the lock. on_mode: called with "live", "polling" or
         "lost" when it changes. on_gone: called when the server says that the store is not there any more.
+        on_refused: called when it says that the token does not open the store any more.
         poll_seconds: the least time between two listings.
         """
         self._api = api
@@ -53,6 +55,7 @@ class Follower:
         self._announce = announce
         self._on_mode = on_mode
         self._on_gone = on_gone
+        self._on_refused = on_refused
         self._poll_seconds = poll_seconds
         self._ending = threading.Event()
         self._changed_mode = threading.Condition()
@@ -63,6 +66,8 @@ class Follower:
         self.mode = LOST
         self.is_gone = False
         """The store is deleted, or may no longer be read."""
+        self.is_refused = False
+        """The token opens the store no longer."""
         self.archived = False
         self.odd: OrderedDict[str, str] = OrderedDict()
         """Memories of the server that break the rules of the contract: their paths, escaped, by ID; the last ones."""
@@ -123,6 +128,9 @@ class Follower:
             try:
                 self._follow()
             except Missing:
+                self._check_store()
+            except (Unauthorized, Forbidden) as error:
+                _log.info("the token is refused: %s", error.message)
                 self._check_store()
             except Rejected:
                 self._try_snapshot()  # the server's history is not the one that was followed
@@ -212,11 +220,15 @@ class Follower:
             doubtful = self._state.doubtful(before)
             self._marks = mark, self._state.tick()
         for memory_id in doubtful:
+            entry: Entry | None = None
+            is_erased = False
             try:
-                entry: Entry | None = self._api.retrieve(memory_id, full=False).entry
-            except Missing:
-                entry = None
+                entry = self._api.retrieve(memory_id, full=False).entry
+            except Missing as error:
+                is_erased = error.erased
             with self._lock:
+                if is_erased:
+                    self._state.note_erased(memory_id)
                 self._state.settle_doubt(memory_id, entry)
             self._announce()
 
@@ -233,13 +245,17 @@ class Follower:
             if not self.is_gone:
                 self._on_gone()
             self.is_gone = True
+        except (Unauthorized, Forbidden):
+            if not self.is_refused:
+                self._on_refused()
+            self.is_refused = True
         except ApiError:
             return
 
     def _set_mode(self, mode: str) -> None:
         if mode != LOST:
             self._retry_seconds = 0.0
-            self.is_gone = False
+            self.is_gone = self.is_refused = False
         with self._changed_mode:
             is_new = mode != self.mode
             self.mode = mode

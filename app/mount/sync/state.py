@@ -33,6 +33,11 @@ class StoreState:
         self.on_remote: Callable[[str, Entry | None], None] = lambda memory_id, entry: None
         """Called with the ID of a memory when what the server has of it changed; None: it is gone."""
         self.seq: int | None = None
+        self.erased: OrderedDict[str, None] = OrderedDict()
+        """IDs of memories that were erased, as far as it was told."""
+        self.on_erased: Callable[[Entry], None] = lambda entry: None
+        """Called with what the server had of an erased memory, before it is dropped."""
+        self._past: OrderedDict[str, str] = OrderedDict()  # path → ID of the memory that was last seen there
         self._heads = Heads()
         self._uses: dict[str, int] = {}  # digest → how many memories and unfinished writes need the content
         self._unused: set[str] = set()
@@ -53,6 +58,27 @@ class StoreState:
     def remote_by_id(self, memory_id: str | None) -> Entry | None:
         """The same by ID."""
         return None if memory_id is None else self._heads.by_id.get(memory_id)
+
+    def past(self, path: str) -> str | None:
+        """The ID of the memory that was last seen at a path where none is now."""
+        return self._past.get(path)
+
+    def note_past(self, entry: Entry) -> None:
+        """A memory was at a path once."""
+        if entry.memory_id is not None:
+            self._past[entry.path] = entry.memory_id
+            self._past.move_to_end(entry.path)
+            if len(self._past) > _REMEMBERED:
+                self._past.popitem(last=False)
+
+    def note_erased(self, memory_id: str) -> None:
+        """The server says that a memory was erased."""
+        self.erased[memory_id] = None
+        if len(self.erased) > _REMEMBERED:
+            self.erased.popitem(last=False)
+        if (entry := self._heads.by_id.get(memory_id)) is not None:
+            self.on_erased(entry)
+        self.apply_gone(memory_id)
 
     def remote_below(self, directory: str) -> list[Entry]:
         """Everything below a directory, which ends with `/`."""
@@ -104,7 +130,9 @@ class StoreState:
         known = self._heads.by_id.get(event.memory_id)
         if known is not None and known.version_id is not None:
             self._remember_told(known.version_id)
-        if event.deleted or event.odd is not None:
+        if event.erased:
+            self.note_erased(event.memory_id)
+        elif event.deleted or event.odd is not None:
             self._drop(event.memory_id)
         elif event.entry is not None and not self._is_gone(event.memory_id):
             # What was answered and is yet to be told happened later.
@@ -196,6 +224,7 @@ class StoreState:
         old = self._heads.take(memory_id)
         if old is not None:
             self._disuse(old.sha256)
+            self.note_past(old)
             self.on_remote(memory_id, None)
             self._refresh(old.path)
 
