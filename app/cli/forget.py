@@ -12,6 +12,7 @@ from app.cli.operator import actor
 from app.cli.running import with_storage
 from app.contract import clock
 from app.contract.errors import InvalidRequest
+from app.erasure.folding import Folded
 from app.erasure.plan import Plan, Planner
 from app.erasure.report import is_report, report
 from app.erasure.selection import Selection, parse_where
@@ -42,7 +43,10 @@ def forget(
     ] = None,
     contains: Annotated[
         str | None,
-        typer.Option(help="Only the memories with this text in a path or content, of any version.", metavar="TEXT"),
+        typer.Option(
+            help="Only the memories with this text, in any spelling, in a path or content, of any version.",
+            metavar="TEXT",
+        ),
     ] = None,
     workspace: Annotated[str | None, typer.Option(help="Only in this workspace.", metavar="NAME")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only show what would go.")] = False,
@@ -103,7 +107,7 @@ def verify_report(
 
     Exit status 0 only if nothing is left, 1 and the list if something is, 2 if the file is no report.
     """
-    if contains == "":
+    if contains is not None and Folded(contains).is_empty:
         raise InvalidRequest("--contains: is empty, which everything contains; give the text to look for")
     read = _read(file)
     verdict = with_storage(lambda storage: verify(storage, read, contains))

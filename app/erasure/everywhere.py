@@ -1,10 +1,16 @@
-"""Looking for a text in everything that the service stores, whatever it is for: every text column, every object."""
+"""Looking for a text in everything that the service stores, whatever it is for: every text column, every object.
 
-import json
-from collections.abc import AsyncIterator, Sequence
+The search is that of a selection (`app.erasure.folding`): what one finds, the other does.
+"""
 
-from sqlalchemy import Column, LargeBinary, String, Table
+from collections.abc import AsyncIterator
+from functools import lru_cache
+from typing import Any
 
+from sqlalchemy import Column, Integer, LargeBinary, String, Table
+from sqlalchemy.types import TypeEngine
+
+from app.erasure.folding import Folded
 from app.erasure.job import Finding
 from app.storage.contents.blobs import iterate
 from app.storage.rows.statements import Statement
@@ -12,6 +18,8 @@ from app.storage.rows.tables import metadata
 from app.storage.storage import Storage
 
 _BATCH = 100
+"""Rows, or blobs, that are held at a time: 10 MB where each is as large as a content may be."""
+_LOWEST: dict[type, object] = {int: -1, str: "", bytes: b""}
 
 
 async def find(storage: Storage, text: str) -> AsyncIterator[Finding]:
@@ -21,10 +29,10 @@ async def find(storage: Storage, text: str) -> AsyncIterator[Finding]:
         VersionsOutOfReach: the bucket's object versions can't be listed.
 
     """
+    wanted = Folded(text)
     for table in metadata.sorted_tables:
-        async for finding in _in_table(storage, table, text):
+        async for finding in _in_table(storage, table, wanted):
             yield finding
-    wanted = text.encode()
     batch: list[tuple[str, bytes]] = []
     async for blob in iterate(storage.blobs):
         batch.append((blob.store_id, blob.sha256))
@@ -37,47 +45,48 @@ async def find(storage: Storage, text: str) -> AsyncIterator[Finding]:
     if storage.blobs.object_versions is not None:
         for version in await storage.blobs.object_versions.of_all():
             is_old = not version.is_marker and not version.is_latest
-            if is_old and wanted in await storage.blobs.object_versions.read(version):
+            if is_old and wanted.is_in_bytes(await storage.blobs.object_versions.read(version)):
                 yield Finding("object versions", f"{version.key} version {version.version_id}")
 
 
-def _is_text(column: Column[object]) -> bool:
-    return isinstance(column.type, String)
-
-
-async def _in_table(storage: Storage, table: Table, text: str) -> AsyncIterator[Finding]:
-    for column in table.columns:
-        if isinstance(column.type, LargeBinary):
-            if column.name != "content":
-                continue  # Digests, salts and keys.
-            statement = Statement(_binary(storage, table.name, column.name))
-            forms: Sequence[str | bytes] = [text.encode()]
-        elif _is_text(column):
-            statement = Statement(
-                f"SELECT count(*) AS number FROM {table.name} WHERE strpos(coalesce({column.name}, ''), :text) > 0"  # noqa: S608
-            )
-            # What is kept as JSON has its special characters escaped.
-            forms = sorted({text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]})
-        else:
-            continue
-        number = 0
-        for form in forms:
-            row = await storage.database.fetch_one(statement, {"text": form, "content": form})
-            assert row is not None
-            number = max(number, row["number"])
+async def _in_table(storage: Storage, table: Table, text: Folded) -> AsyncIterator[Finding]:
+    keys = [column.name for column in table.primary_key.columns]
+    searched = [column.name for column in table.columns if _may_hold_text(column)]
+    numbers = dict.fromkeys(searched, 0)
+    statement = _page(table, tuple(sorted({*keys, *searched})))
+    after = {column.name: _LOWEST[column.type.python_type] for column in table.primary_key.columns}
+    while rows := await storage.database.fetch_all(statement, {**after, "page_limit": _BATCH}):
+        after = {name: rows[-1][name] for name in keys}
+        for row in rows:
+            for name in searched:
+                value = row[name]
+                if value is not None and (text.is_in(value) if isinstance(value, str) else text.is_in_bytes(value)):
+                    numbers[name] += 1
+    for name, number in numbers.items():
         if number:
-            yield Finding("database", f"{table.name}.{column.name}: {number} rows")
+            yield Finding("database", f"{table.name}.{name}: {number} rows")
 
 
-def _binary(storage: Storage, table: str, column: str) -> str:
-    position = "position(:content in {})" if storage.database.has_single_statement_mutations else "instr({}, :content)"
-    return f"SELECT count(*) AS number FROM {table} WHERE {position.format(column)} > 0"  # noqa: S608
+def _may_hold_text(column: Column[object]) -> bool:
+    # Bytes that are no content are digests, salts and keys.
+    return isinstance(column.type, String) or (isinstance(column.type, LargeBinary) and column.name == "content")
 
 
-async def _in_blobs(storage: Storage, blobs: list[tuple[str, bytes]], wanted: bytes) -> list[Finding]:
+@lru_cache
+def _page(table: Table, columns: tuple[str, ...]) -> Statement:
+    keys = [column.name for column in table.primary_key.columns]
+    types: dict[str, TypeEngine[Any]] = {column.name: column.type for column in table.primary_key.columns}
+    ordered, named = ", ".join(keys), ", ".join(f":{key}" for key in keys)
+    return Statement(
+        f"SELECT {', '.join(columns)} FROM {table.name} WHERE ({ordered}) > ({named}) ORDER BY {ordered} LIMIT :page_limit",  # noqa: S608, E501
+        {**types, "page_limit": Integer()},
+    )
+
+
+async def _in_blobs(storage: Storage, blobs: list[tuple[str, bytes]], wanted: Folded) -> list[Finding]:
     contents = await storage.blobs.get_many(blobs)
     return [
         Finding("blobs", f"{store_id}/{sha256.hex()}")
         for (store_id, sha256), content in zip(blobs, contents, strict=True)
-        if content is not None and wanted in content
+        if content is not None and wanted.is_in_bytes(content)
     ]

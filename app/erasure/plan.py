@@ -6,12 +6,13 @@ from the stage and the blob store, whatever its digest, since a damaged text is 
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.contract import ids
 from app.contract.errors import NotFound
 from app.erasure import queries
+from app.erasure.folding import Folded, Occurrence, same
 from app.erasure.selection import Selection
 from app.storage.rows.database import Row
 from app.storage.storage import Storage
@@ -24,7 +25,10 @@ _WINDOW = 100
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One place where the text was found, with a few words around it; `place` is `path` or `content`."""
+    """One place where the text was found, as it is spelled there, with a few words around it.
+
+    `place` is `path` or `content`.
+    """
 
     store_id: str
     memory_id: str
@@ -139,7 +143,7 @@ class Planner:
                 raise NotFound(f"--store: memory store {min(missing)!r} was not found")
         else:
             rows = [row async for row in self._all_rows(workspace_id)]
-        return [row for row in rows if selection.where.items() <= json.loads(row["metadata"]).items()]
+        return [row for row in rows if _has_all(json.loads(row["metadata"]), selection.where)]
 
     async def _all_rows(self, workspace_id: str | None) -> AsyncIterator[Row]:
         after = ""
@@ -170,15 +174,16 @@ class Planner:
         found: set[str] = set()
         paths: dict[str, str] = {}
         seq = 0
-        verdicts: dict[bytes, list[tuple[str, str]]] = {}
+        text = selection.contains
+        wanted = Folded(text or "")
+        verdicts: dict[bytes, list[Occurrence]] = {}
         while rows := await self._database.fetch_all(
             queries.VERSIONS, {"store_id": store["id"], "seq": seq, "limit": _BATCH}
         ):
             seq = rows[-1]["seq"]
             matching = [row for row in rows if selection.matches_path(row["path"])]
-            text = selection.contains
             if text is not None:
-                await self._judge(plan, store["id"], matching, text, verdicts)
+                await self._judge(plan, store["id"], matching, wanted, verdicts)
             for row in rows:
                 paths[row["memory_id"]] = row["path"]
             for row in matching:
@@ -186,13 +191,13 @@ class Planner:
                     found.add(row["memory_id"])
                     continue
                 sha256 = row["content_sha256"]
-                places = [("path", *around) for around in _around(row["path"], text)]
-                places += [("content", *around) for around in (verdicts[bytes(sha256)] if sha256 else ())]
-                for place, before, after in places:
+                places = [("path", one) for one in _around(row["path"], wanted)]
+                places += [("content", one) for one in (verdicts[bytes(sha256)] if sha256 else ())]
+                for place, one in places:
                     found.add(row["memory_id"])
-                    key = (row["memory_id"], row["path"] if place == "path" else "", f"{before}\0{after}")
-                    hit = Hit(store["id"], row["memory_id"], row["id"], row["path"], place, before, text, after)
-                    hits.setdefault(key, hit)
+                    key = (row["memory_id"], row["path"] if place == "path" else "", f"{one.before}\0{one.after}")
+                    around = (one.before, one.text, one.after)
+                    hits.setdefault(key, Hit(store["id"], row["memory_id"], row["id"], row["path"], place, *around))
         if not found:
             return
         plan.touched[store["id"]] = store
@@ -207,8 +212,8 @@ class Planner:
         plan: Plan,
         store_id: str,
         rows: Sequence[Row],
-        text: str,
-        verdicts: dict[bytes, list[tuple[str, str]]],
+        text: Folded,
+        verdicts: dict[bytes, list[Occurrence]],
     ) -> None:
         """Note for each content what stands around the text in it."""
         away: dict[bytes, None] = {}
@@ -252,20 +257,20 @@ def _memory(row: Row, store_id: str, paths: dict[str, str]) -> PlannedMemory:
     )
 
 
+def _has_all(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(
+        any(same(key, name) and same(value, held) for name, held in metadata.items()) for key, value in wanted.items()
+    )
+
+
 def _text(content: bytes) -> str:
     return bytes(content).decode(errors="replace")
 
 
-def _around(where: str, text: str) -> list[tuple[str, str]]:
-    """The words before and after each occurrence, on one line."""
-    found = []
-    start = where.find(text)
-    while start >= 0:
-        end = start + len(text)
-        before, after = where[max(0, start - _WINDOW) : start], where[end : end + _WINDOW]
-        found.append((_last_words(before), _first_words(after)))
-        start = where.find(text, end)
-    return found
+def _around(where: str, text: Folded) -> list[Occurrence]:
+    """Each occurrence with the words before and after it, on one line."""
+    found = text.occurrences(where, _WINDOW)
+    return [Occurrence(_last_words(one.before), one.text, _first_words(one.after)) for one in found]
 
 
 def _last_words(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from app.contract import actors, clock
 from app.contract.errors import InvalidRequest
 from app.erasure import digests, queries, signing
+from app.erasure.folding import SPELLINGS
 from app.storage.rows.database import Database, Row
 
 TYPE = "memstore_erasure_report"
@@ -46,6 +47,7 @@ async def report(database: Database, erasure: Row) -> dict[str, Any]:
             "counts": {name: len(values) for name, values in found.items()},
             "digests": {"algorithm": "sha256(salt + id)", "salt": bytes(erasure["salt"]).hex(), **found},
             "places": progress["places"],
+            "same_text": list(SPELLINGS),
             "out_of_reach": progress["out_of_reach"],
             "audit": progress["audit"],
             "public_key": deployment.public_key,

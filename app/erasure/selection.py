@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from app.contract import paths
 from app.contract.errors import InvalidRequest
+from app.erasure.folding import Folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +17,11 @@ class Selection:
 
     store_ids: Sequence[str] = ()
     where: Mapping[str, str] = field(default_factory=dict)
-    """Pairs that a store's metadata must all have."""
+    """Pairs that a store's metadata must all have, in any canonical form, case and white space."""
     path_prefix: str | None = None
     """A memory's path, or the directory that it is below."""
     contains: str | None = None
-    """A text in the path or the content, case-sensitive."""
+    """A text in the path or the content, in any spelling (`app.erasure.folding`)."""
     workspace: str | None = None
     """The name of the only workspace to look in."""
 
@@ -40,7 +41,7 @@ class Selection:
             raise InvalidRequest(
                 "nothing is selected; say what to forget with --store, --where, --path-prefix or --contains"
             )
-        if self.contains == "":
+        if self.contains is not None and Folded(self.contains).is_empty:
             raise InvalidRequest("--contains: is empty, which every memory contains; give the text to look for")
         if self.path_prefix is not None and self.path_prefix != "/":
             paths.check(self.path_prefix.removesuffix("/"), "--path-prefix")

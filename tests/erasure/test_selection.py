@@ -11,7 +11,7 @@ from app.erasure.selection import Selection, parse_where
 from app.erasure.service import Erasures
 from app.keys.service import Keys
 from app.stores.holds import Holds
-from tests.erasure.steps import erase, planned, rows
+from tests.erasure.steps import checked, erase, planned, rows
 from tests.storage.parts import Parts
 from tests.support.servers import run_cli
 
@@ -65,7 +65,7 @@ async def test_a_text_is_found_in_old_versions_deleted_memories_and_paths_and_sh
     deleted = await parts.create(store_id, "Ulrike", "/b.md")
     await parts.delete(deleted)
     by_path = await parts.create(store_id, "x", "/Ulrike/c.md")
-    await parts.create(store_id, "ulrike in small letters", "/d.md")
+    await parts.create(store_id, "Ulrich, her brother", "/d.md")
     await parts.move_all()
     late = await parts.create(store_id, "Ulrike is still in the stage", "/e.md")
     found = await planned(parts, contains="Ulrike")
@@ -186,3 +186,37 @@ async def test_a_hold_that_comes_while_an_erasure_runs_stops_it(parts: Parts, er
     await Holds(parts.storage).release(parts.caller, store_id)
     await erasures.run(erasure_id, lambda line: None)
     assert parts.outside.rows.count("memory_stores", f"id = '{store_id}'") == 0
+
+
+@pytest.mark.parametrize(
+    "spelled", [r'{"n": "Jos\u00e9\nM\u00fcller"}', "JOSE\u0301 MU\u0308LLER", "Jos&eacute;&nbsp;M&uuml;ller"]
+)
+async def test_search_and_proof_find_a_text_in_whatever_spelling(
+    parts: Parts, erasures: Erasures, spelled: str
+) -> None:
+    store_id = await parts.store()
+    memory = await parts.create(store_id, f"says {spelled} today", "/a.md")
+    await parts.create(store_id, "Jos\u00e9 M\u00f6ller", "/b.md")
+    by_path = await parts.create(store_id, "x", "/jos\u00e9 m\u00fcller/c.md")
+    await parts.move_all()
+    staged = await parts.create(store_id, f"{spelled}, again", "/d.md")
+    name = "Jos\u00e9 M\u00fcller"
+    found = await planned(parts, contains=name)
+    assert {one.id for one in found.memories} == {memory.memory_id, by_path.memory_id, staged.memory_id}
+    other = await parts.create(await parts.store(), "nothing")
+    made = await erase(parts, erasures, store_ids=[other.store_id])
+    left = {finding.what for finding in (await checked(parts, made, name)).findings}
+    assert f"{store_id}/{memory.sha256}" in left
+    assert {what for what in left if what.startswith(("memories.path", "staged_contents"))} == {
+        "memories.path: 1 rows", "staged_contents.content: 1 rows",
+    }  # fmt: skip
+    made = await erase(parts, erasures, contains=name)
+    assert (await checked(parts, made, name)).nothing_left
+    assert await parts.list_contents(store_id) == ["Jos\u00e9 M\u00f6ller"]
+
+
+async def test_stores_are_found_by_metadata_in_whatever_spelling(parts: Parts) -> None:
+    mine = await make_store(parts, "mine", who="Jose\u0301  M\u00fcller")
+    await make_store(parts, "other", who="Jos\u00e9 M\u00f6ller")
+    found = await planned(parts, where={"Who": "JOS\u00c9 M\u00dcLLER"})
+    assert [store.id for store in found.stores] == [mine]

@@ -1,0 +1,166 @@
+r"""One text in every spelling in which it may be written: how a text is looked for, in a selection and in a proof.
+
+Two texts are the same here if they differ only in
+
+- canonical form (NFC, NFD, NFKC, NFKD: `é` as one character or two, `ﬁ` as a ligature) and in invisible characters
+  (soft hyphens, zero-width spaces, marks of direction);
+- upper and lower case;
+- white space: any amount and kind of it is one space, line ends and no-break spaces too;
+- the escapes of JSON (`\u00e9`, `\/`, `\n`), of HTML (`&eacute;`, `&#233;`, `&#xe9;`, `&nbsp;`, `<br>`), and of URLs
+  (`%C3%A9`, `+`), and these inside one another up to three times.
+
+What is read as an escape may be none (`C:\new`), so a text is looked at as it is and with each kind of escape read.
+"""
+
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0]"
+)
+_JSON = re.compile(r'(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|\\U[0-9a-fA-F]{8}|\\x[0-9a-fA-F]{2}|\\["\\/bfnrt]')
+_SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
+_LAYERS = 3
+_HIGHEST = 0x10FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One place in a text: what is before it, as it is found there, and what is after it."""
+
+    before: str
+    text: str
+    after: str
+
+
+class Folded:
+    """A text to look for."""
+
+    def __init__(self, text: str) -> None:
+        # Its own escapes are read too, but not a plus sign: a telephone number is no form field.
+        spelled = (text, _without_json(text), html.unescape(text), _percent_decoded(text))
+        read = {_folded(_shown(form)) for form in spelled}
+        self._wanted = sorted(form for form in read if form)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left of it that could be looked for."""
+        return not self._wanted
+
+    def is_in(self, text: str) -> bool:
+        """Whether the text is there, in whatever spelling."""
+        return any(wanted in folded for folded in map(_folded, map(_shown, _forms(text))) for wanted in self._wanted)
+
+    def is_in_bytes(self, content: bytes) -> bool:
+        """The same for UTF-8, damaged or not."""
+        return self.is_in(content.decode(errors="replace"))
+
+    def occurrences(self, text: str, around: int) -> list[Occurrence]:
+        """Each place where it is, with so many characters around it, escapes read."""
+        for form in _forms(text):
+            shown = _shown(form)
+            folded = _folded(shown)
+            for wanted in self._wanted:
+                if wanted in folded:
+                    return list(_places(shown, folded, wanted, around))
+        return []
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two whole texts differ in canonical form, case and white space at most."""
+    return _folded(_shown(one)) == _folded(_shown(other))
+
+
+def _shown(text: str) -> str:
+    """In one canonical form and with single spaces, none at the ends; upper and lower case as it is."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    return " ".join(text.split())
+
+
+def _folded(shown: str) -> str:
+    return shown.casefold()
+
+
+def _places(shown: str, folded: str, wanted: str, around: int) -> Iterator[Occurrence]:
+    # Only a few characters become longer when their case is folded (ß), so most texts need no table of places.
+    at: list[int] | range = range(len(shown) + 1)
+    if len(folded) != len(shown):
+        at = [place for place, character in enumerate(shown) for _ in character.casefold()] + [len(shown)]
+    start = folded.find(wanted)
+    while start >= 0:
+        end = start + len(wanted)
+        first, behind = at[start], at[end - 1] + 1
+        yield Occurrence(shown[max(0, first - around) : first], shown[first:behind], shown[behind : behind + around])
+        start = folded.find(wanted, end)
+
+
+def _forms(text: str) -> Iterator[str]:
+    """The text as it is, with each kind of escape read, and with all kinds of them read, one inside another."""
+    seen = {text}
+    yield text
+    readers = [reader for marks, reader in _READERS if any(mark in text for mark in marks)]
+    for reader in readers:
+        if (form := reader(text)) not in seen:
+            seen.add(form)
+            yield form
+    for _ in range(_LAYERS if readers else 0):
+        before = text
+        for _, reader in _READERS:
+            text = reader(text)
+        if text == before:
+            return
+        if text not in seen:
+            seen.add(text)
+            yield text
+
+
+def _without_json(text: str) -> str:
+    def character(match: re.Match[str]) -> str:
+        escape = match[0]
+        if escape[1] == "u" and escape[2] != "{":
+            units = bytes.fromhex("".join(escape.split("\\u")))
+            return units.decode("utf-16-be", errors="replace")
+        if escape[1] in "uUx":
+            number = int(escape[2:].strip("{}"), 16)
+            return chr(number) if number <= _HIGHEST else escape
+        return _SHORT.get(escape[1], escape[1])
+
+    return _JSON.sub(character, text)
+
+
+def _without_html(text: str) -> str:
+    return html.unescape(_BREAK.sub(" ", text))
+
+
+def _percent_decoded(text: str) -> str:
+    def character(match: re.Match[str]) -> str:
+        return bytes.fromhex(match[0].replace("%", "")).decode(errors="replace")
+
+    return _PERCENT.sub(character, text)
+
+
+def _without_percent(text: str) -> str:
+    return _percent_decoded(text.replace("+", " "))
+
+
+_READERS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("\\", _without_json),
+    ("&<", _without_html),
+    ("%+", _without_percent),
+)
+"""What each kind of escape begins with, and what reads it."""
+
+SPELLINGS: tuple[str, ...] = (
+    "canonical forms of Unicode (NFC, NFD, NFKC, NFKD), and without invisible characters",
+    "upper and lower case",
+    "white space of any kind and amount, line ends too",
+    "escapes of JSON, HTML and URLs",
+)
+"""What a search for a text ignores; every report says so."""
