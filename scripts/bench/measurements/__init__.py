@@ -15,6 +15,7 @@ from scripts.bench.measurements import (
     mount_saves,
     sdk,
     sustained,
+    unknown,
 )
 from scripts.bench.report import Row
 
@@ -33,6 +34,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "forget": administration.forgetting,
     "as-of": administration.past,
     "sdk": sdk.latency,
+    "strangers": unknown.strangers,
     "mount-files": mount_files.reading,
     "mount-create": mount_files.creating,
     "mount-save": mount_saves.loopback,
