@@ -254,3 +254,47 @@ def test_listings_that_the_kernel_had_show_what_others_did_meanwhile(
     for directory, names in before.items():
         while sorted(os.listdir(directory)) != sorted([*names, "late.md"]):
             assert time.monotonic() < until, directory
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_APPEND, os.O_RDWR], ids=["append", "at an offset"])
+def test_half_a_character_waits_for_its_rest_after_a_crash_too(
+    worker: Worker, remote: Remote, path: Path, flags: int
+) -> None:
+    descriptor = os.open(path / "notes.md", flags)
+    os.lseek(descriptor, 0, os.SEEK_END)
+    os.write(descriptor, b"caf\xc3")
+    worker.die_and_rise()
+    os.write(descriptor, b"\xa9\n")
+    os.close(descriptor)
+    assert remote.texts()["/notes.md"] == "one\ncafé\n"
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_APPEND, os.O_RDWR], ids=["append", "at an offset"])
+def test_half_a_character_is_told_to_its_writer_after_a_crash_too(
+    worker: Worker, remote: Remote, path: Path, tmp_path: Path, flags: int
+) -> None:
+    descriptor = os.open(path / "notes.md", flags)
+    os.lseek(descriptor, 0, os.SEEK_END)
+    os.write(descriptor, b"caf\xc3")
+    worker.die_and_rise()
+    with (path / "notes.md").open("ab") as other:
+        other.write(b"two\n")
+    assert remote.texts()["/notes.md"] == "one\ncaftwo\n"
+    with pytest.raises(OSError, match="Invalid or incomplete"):
+        os.close(descriptor)
+    assert remote.texts()["/notes.md"] == "one\ncaftwo\n"
+    (kept,) = tmp_path.rglob("kept/*/text")
+    assert b"\xc3" in kept.read_bytes()
+
+
+def test_a_reader_gets_what_others_append_after_a_crash_too(worker: Worker, remote: Remote, path: Path) -> None:
+    identity = remote.memory_id("/notes.md")
+    reading = os.open(path / "notes.md", os.O_RDONLY)
+    assert os.read(reading, 100) == b"one\n"
+    for text in ("one\ntwo\n", "one\ntwo\nthree\n"):
+        remote.memories.update(identity, memory_store_id=remote.store_id, content=text)
+        _until(lambda text=text: os.fstat(reading).st_size == len(text))  # type: ignore[misc]
+        worker.die_and_rise()
+    _until(lambda: os.fstat(reading).st_size == 14)
+    assert os.read(reading, 100) == b"two\nthree\n"
+    os.close(reading)

@@ -72,6 +72,7 @@ class EverybodyAtOnce(Machine):
                 unseen.pop(new, None)
 
     writer_numbers = st.integers(0, 3)
+    bad_bytes = st.sampled_from([b"\xff", b"caf\xe9\n", b"\xc3", b"\xe2\x82"])
 
     def who(self, number: int) -> Writer:
         return self.scene.writers[number % len(self.scene.writers)]
@@ -103,6 +104,20 @@ class EverybodyAtOnce(Machine):
         )
         self.told(f"{writer} append_twice {path, first, second} → {outcome}")
         self._record(writer, "append", (path, first + second), outcome)
+
+    @rule(number=writer_numbers, other=writer_numbers, path=files, bad=bad_bytes)
+    def append_bad_bytes_while_another_writes(self, number: int, other: int, path: str, bad: bytes) -> None:
+        writer = self.who(number)
+        if not isinstance(writer, MountWriter) or writer.mode != FUSE:
+            return  # a mirror refuses the whole file, which stays as it is
+        ours, others = self.text(1), self.text(1)
+        outcome = outcome_of(
+            lambda: writer.append_after_bad_bytes(
+                path, bad, ours, lambda: self.do(self.who(other), "append", path, others)
+            )
+        )
+        self.told(f"{writer} append_after_bad_bytes {path, bad, ours} → {outcome}")
+        self._record(writer, "append", (path, ours), outcome)
 
     @rule(number=writer_numbers, path=files, size=sizes)
     def truncate(self, number: int, path: str, size: int) -> None:

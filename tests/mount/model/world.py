@@ -19,6 +19,7 @@ from app.mount.daemon.account import Credentials
 from app.mount.daemon.control import ControlClient, Disconnected, NotRunning
 from app.mount.daemon.orders import FUSE, MIRROR, Order
 from app.mount.sync.engine import Policy
+from app.mount.sync.kept import KeptHere
 from tests.faults.proxy import Proxy
 from tests.mount.fuse_mounts import missing_for_fuse
 from tests.mount.hosts import Host, Sessions, host_of
@@ -139,6 +140,38 @@ class MountWriter:
             os.pwrite(descriptor, second.encode(), end + len(first))
         finally:
             os.close(descriptor)
+
+    def append_after_bad_bytes(self, path: str, bad: bytes, text: str, between: Callable[[], None]) -> None:
+        """With one descriptor: bytes that are no text, and a line, before which somebody else writes.
+
+        The bytes are refused at once, or when the rest of a character does not come; then they are kept on the host.
+        """
+        descriptor = os.open(self.at(path), os.O_WRONLY | os.O_APPEND)
+        try:
+            is_half = self._is_taken(descriptor, bad)
+            between()
+            assert self._is_taken(descriptor, text.encode()) != is_half
+            assert not is_half or self._is_taken(descriptor, text.encode())
+            if is_half:
+                self._discard_kept(path, bad)
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _is_taken(descriptor: int, data: bytes) -> bool:
+        try:
+            os.write(descriptor, data)
+        except OSError as error:
+            if error.errno != errno.EILSEQ:
+                raise
+            return False
+        return True
+
+    def _discard_kept(self, path: str, end: bytes) -> None:
+        """One text of the path that ends so is kept, and from now on no longer."""
+        found = [(store_id, kept) for store_id, kept in KeptHere(self.place.host.places.kept).all()]
+        ((store_id, kept),) = [one for one in found if one[1].path == path and one[1].place.read_bytes().endswith(end)]
+        KeptHere(self.place.host.places.kept).of(store_id).discard(kept.id)
 
     def truncate(self, path: str, size: int) -> None:
         os.truncate(self.at(path), size)
