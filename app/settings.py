@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     max_import_bytes: Annotated[int, Field(ge=65_536)] = Field(
         536_870_912, description="Larger archives sent to the import route are refused with 413."
     )
+    max_import_versions: Annotated[int, Field(ge=1, le=_MOST)] = Field(
+        100_000, description="Versions that an import with its history may bring."
+    )
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         67_108_864, description="Memory for recently used contents, per process."
     )

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -24,7 +23,6 @@ from app.backup.writing import (
     BACKUP_VERSION,
     HEADER,
     MANIFEST,
-    NO_BOUNDS,
     TABLES,
     content_name,
     from_json,
@@ -32,22 +30,27 @@ from app.backup.writing import (
 )
 from app.contract.actors import Actor
 from app.contract.errors import InvalidRequest
+from app.contract.limits import CONTENT_MAX_BYTES
 from app.storage.rows.database import Transaction
 from app.storage.rows.migrations import head_revision
 from app.storage.rows.tables import audit_head, installation, metadata
 from app.storage.storage import Storage
 from app.transfer import queries
-from app.transfer.archives.readers import FILE, archive_entries
+from app.transfer.archives.bounds import NO_BOUNDS, OWN_FILE_BYTES
+from app.transfer.archives.entries import FILE, Entry
+from app.transfer.archives.readers import archive_entries
 
 _ROWS = 1_000
 _CHUNK = 262_144
 _BATCH_BYTES = 4 * 1024 * 1024
 _MEMORY = 4 * 1024 * 1024
-_SMALL = 64 * 1024 * 1024
+_LINE_BYTES = 8 * 1024 * 1024
+"""Of one row. The largest are agents, with a prompt of 100,000 characters and 256 tools."""
 
 _STORE_ID = re.compile(r"[0-9A-Za-z_]+")
 _OWN_ROWS = (installation, audit_head)
 """Tables whose one row is made with the schema."""
+_TABLE_NAMES = frozenset(table_name(table) for table in TABLES)
 
 
 @dataclass(slots=True)
@@ -110,17 +113,19 @@ class Restore:
             if not is_begun and entry.name != HEADER:
                 raise InvalidRequest(f"is no backup: its first file is {entry.name!r}, not {HEADER!r}")
             if entry.name == HEADER:
-                _check_header(entry.read(_SMALL))
+                _check_header(_small(entry))
                 is_begun = True
             elif entry.name == MANIFEST:
-                manifest = orjson.loads(entry.read(_SMALL))
+                manifest = _small(entry)
             elif entry.name.startswith("contents/"):
-                batch.append(_content(entry.name, entry.read(entry.size)))
+                batch.append(_content(entry.name, entry.read(CONTENT_MAX_BYTES + 1)))
                 result.contents += 1
-                result.bytes += entry.size
+                result.bytes += len(batch[-1][2])
                 if sum(len(content) for _, _, content in batch) >= _BATCH_BYTES:
                     await self._storage.blobs.put_many(batch)
                     batch = []
+            elif entry.name not in _TABLE_NAMES or entry.name in tables:
+                raise InvalidRequest(f"the backup is damaged: {entry.name[:200]!r} is no file of it, or comes twice")
             else:
                 hasher = hashlib.sha256()
                 kept: IO[bytes] = stack.enter_context(tempfile.SpooledTemporaryFile(_MEMORY))  # noqa: SIM115 - closed by the stack
@@ -152,13 +157,38 @@ class Restore:
 
 
 def _rows(table: sa.Table, file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
+    """Rows to write at once: neither too many nor too large together."""
     file.seek(0)
-    lines = iter(file)
-    while chunk := list(islice(lines, _ROWS)):
+    rows: list[dict[str, Any]] = []
+    size = 0
+    while line := file.readline(_LINE_BYTES + 1):
+        if len(line) > _LINE_BYTES:
+            raise _unreadable(table, f"one has more than {_LINE_BYTES:,} bytes")
         try:
-            yield [from_json(table, line) for line in chunk]
-        except (KeyError, ValueError) as error:
-            raise InvalidRequest(f"the backup's rows of {table.name} can't be read: {error}") from None
+            rows.append(from_json(table, line))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unreadable(table, repr(str(error)[:200])) from None
+        size += len(line)
+        if len(rows) == _ROWS or size >= _BATCH_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _unreadable(table: sa.Table, why: str) -> InvalidRequest:
+    return InvalidRequest(f"the backup's rows of {table.name} can't be read: {why}")
+
+
+def _small(entry: Entry) -> Any:
+    """The JSON in a small file; None if it is none."""
+    data = entry.read(OWN_FILE_BYTES + 1)
+    if len(data) > OWN_FILE_BYTES:
+        raise InvalidRequest(f"the backup is damaged: {entry.name} has more than {OWN_FILE_BYTES:,} bytes")
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _content(name: str, content: bytes) -> tuple[str, bytes, bytes]:
@@ -169,32 +199,32 @@ def _content(name: str, content: bytes) -> tuple[str, bytes, bytes]:
     return store_id, sha256, content
 
 
-def _check_header(data: bytes) -> None:
-    try:
-        header = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        header = None
+def _check_header(header: Any) -> None:
     if not isinstance(header, dict) or header.get("format") != BACKUP_FORMAT:
         raise InvalidRequest("is no backup of this program")
     if header.get("format_version") != BACKUP_VERSION:
         raise InvalidRequest(
-            f"is a backup of format {header.get('format_version')}; this program reads {BACKUP_VERSION}"
+            f"is a backup of format {header.get('format_version')!r}; this program reads {BACKUP_VERSION}"
         )
     if header.get("schema") != head_revision():
         raise InvalidRequest(
-            f"the backup has the schema {header.get('schema')}, this program needs {head_revision()}: "
-            f"restore it with version {header.get('program')}, then run 'memstore migrate' with this one"
+            f"the backup has the schema {header.get('schema')!r}, this program needs {head_revision()}: "
+            f"restore it with version {header.get('program')!r}, then run 'memstore migrate' with this one"
         )
 
 
 def _check_manifest(manifest: Any, digests: dict[str, str], result: Restored) -> None:
     if not isinstance(manifest, dict):
         raise InvalidRequest("the backup has no manifest.json: it was cut off before its end")
+    files, contents = manifest.get("tables"), manifest.get("contents")
+    if not isinstance(files, dict) or not isinstance(contents, dict):
+        raise InvalidRequest("the backup is damaged: its manifest.json can't be read")
     for table in TABLES:
-        listed = manifest["tables"].get(table.name, {})
-        if digests.get(table_name(table)) != listed.get("sha256") or not listed:
+        listed = files.get(table.name)
+        digest = digests.get(table_name(table))
+        if not isinstance(listed, dict) or digest is None or digest != listed.get("sha256"):
             raise InvalidRequest(f"the backup is damaged: the rows of {table.name} do not have the manifest's digest")
-    if manifest["contents"]["count"] != result.contents:
+    if contents.get("count") != result.contents:
         raise InvalidRequest(
-            f"the backup is damaged: it holds {result.contents:,} contents of {manifest['contents']['count']:,}"
+            f"the backup is damaged: it holds {result.contents:,} contents of {str(contents.get('count'))[:20]!r}"
         )

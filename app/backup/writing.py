@@ -40,8 +40,9 @@ from app.storage.rows.tables import (
 )
 from app.storage.storage import Storage
 from app.transfer import queries
+from app.transfer.archives.bounds import NO_BOUNDS
 from app.transfer.archives.files import new_file
-from app.transfer.archives.readers import Bounds, archive_entries
+from app.transfer.archives.readers import archive_entries
 from app.transfer.archives.writers import ArchiveFormat, ArchiveWriter, archive_writer
 
 BACKUP_FORMAT = "memstore-backup"
@@ -56,8 +57,6 @@ _PAGE = 1_000
 _CONTENTS = 100
 _CHUNK = 262_144
 _MEMORY = 4 * 1024 * 1024
-NO_BOUNDS = Bounds(files=10**12, bytes=10**18, ratio=10**9)
-"""For what an administrator made: a backup may be of any size."""
 
 _STAGED = Statement(
     """
@@ -103,14 +102,22 @@ def to_json(row: Row) -> bytes:
 
 
 def from_json(table: sa.Table, line: bytes) -> Row:
-    """A line as a row of its table. Raises ValueError or KeyError if it is none."""
+    """A line as a row of its table. Raises KeyError, TypeError or ValueError if it is none."""
     read = orjson.loads(line)
-    return {
-        f"{column.name}": bytes.fromhex(read[column.name])
-        if read[column.name] is not None and column.type.python_type is bytes
-        else read[column.name]
-        for column in table.columns
-    }
+    if not isinstance(read, dict):
+        raise TypeError("a row is no object")
+    return {f"{column.name}": _value(column, read[column.name]) for column in table.columns}
+
+
+def _value(column: sa.Column[Any], value: Any) -> Any:
+    kind = column.type.python_type
+    if value is None:
+        return None
+    if not isinstance(value, str if kind is bytes else kind) or (isinstance(value, str) and "\0" in value):
+        raise TypeError(f"{column.name} can't be {value!r}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{column.name} can't be {value}")
+    return bytes.fromhex(value) if kind is bytes else value
 
 
 class _Rows:

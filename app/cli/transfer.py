@@ -21,8 +21,10 @@ from app.settings import Settings, load
 from app.storage.rows.database import Database
 from app.storage.storage import Storage
 from app.transfer import queries
+from app.transfer.archives.bounds import Bounds
+from app.transfer.archives.entries import Entry
 from app.transfer.archives.files import new_file
-from app.transfer.archives.readers import Bounds, Entry, archive_entries, directory_entries
+from app.transfer.archives.readers import archive_entries, directory_entries
 from app.transfer.archives.spool import Spool
 from app.transfer.archives.writers import ArchiveFormat, format_of
 from app.transfer.exporting import Exported, Exporter, Exports
@@ -94,6 +96,9 @@ def import_(
     name: Annotated[str, typer.Option(help="Name of the new store; else the export's, or the source's.")] = "",
     workspace: Annotated[str, typer.Option(help="Workspace of the new store, by name.")] = DEFAULT_WORKSPACE,
     partial: Annotated[bool, typer.Option("--partial", help="Import what is good though something is not.")] = False,
+    name_encoding: Annotated[
+        str, typer.Option(metavar="ENCODING", help="Of file names that are not UTF-8, such as cp437, cp932 or gbk.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a store from an export, a directory of Markdown, or any archive of texts: all of it, or nothing.
@@ -103,8 +108,9 @@ def import_(
     if into and name:
         raise typer.BadParameter("goes with a new store; leave out --into or --name", param_hint="--name")
     settings = load()
-    with _entries(source) as entries, Spool() as spool:
-        plan = plan_of(entries, spool, default_name=_default_name(source))
+    bounds = Bounds.of_store(settings.max_memories_per_store, settings.max_import_versions)
+    with _entries(source, bounds, name_encoding or None) as entries, Spool() as spool:
+        plan = plan_of(entries, spool, default_name=_default_name(source), bounds=bounds)
         plan.name = name or plan.name
 
         async def work(storage: Storage) -> tuple[dict[str, object], bool]:
@@ -124,7 +130,7 @@ def import_(
 def imports(storage: Storage, settings: Settings) -> Imports:
     """The service with the limits of the settings."""
     limits = Limits(settings.max_memories_per_store, settings.max_store_bytes)
-    return Imports(storage, limits, max_stores=settings.max_stores)
+    return Imports(storage, limits, max_stores=settings.max_stores, max_versions=settings.max_import_versions)
 
 
 async def workspace_id(database: Database, name: str) -> str:
@@ -153,20 +159,22 @@ def _default_name(source: str) -> str:
 
 
 @contextlib.contextmanager
-def _entries(source: str) -> Iterator[Iterator[Entry]]:
+def _entries(source: str, bounds: Bounds, encoding: str | None) -> Iterator[Iterator[Entry]]:
     if source == _STDIO:
         with tempfile.TemporaryFile() as spooled:
             shutil.copyfileobj(sys.stdin.buffer, spooled)
-            yield archive_entries(spooled, Bounds())
+            yield archive_entries(spooled, bounds, name_encoding=encoding)
         return
     place = Path(source)
     if place.is_dir():
-        yield directory_entries(place, Bounds())
+        yield directory_entries(place, bounds, name_encoding=encoding)
         return
     if not place.exists():
         raise InvalidRequest(f"{source!r} is not there")
+    if not place.is_file():
+        raise InvalidRequest(f"{source!r} is no file and no directory; give an archive, a directory, or - for stdin")
     with place.open("rb") as file:
-        yield archive_entries(file, Bounds())
+        yield archive_entries(file, bounds, name_encoding=encoding)
 
 
 def pull(

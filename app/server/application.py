@@ -108,7 +108,13 @@ def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
         SessionTokens: SessionTokens(storage.database),
         AuditLog: AuditLog(storage.database),
         Exports: Exports(storage),
-        Imports: Imports(storage, limits, max_stores=settings.max_stores, max_upload=settings.max_import_bytes),
+        Imports: Imports(
+            storage,
+            limits,
+            max_stores=settings.max_stores,
+            max_upload=settings.max_import_bytes,
+            max_versions=settings.max_import_versions,
+        ),
     }
 
 

@@ -28,11 +28,13 @@ from app.stores.service import not_found
 from app.transfer import queries
 from app.transfer.archives import layout
 from app.transfer.archives.manifest import HistoryOfExport, Manifest, MemoryOfExport, StoreOfExport, version_line
-from app.transfer.archives.writers import ArchiveFormat, DirectoryWriter, NameNotHeld, archive_writer
+from app.transfer.archives.writers import ArchiveFormat, ArchiveWriter, DirectoryWriter, NameNotHeld, archive_writer
 
 _PAGE = 50
 _PIECE_BYTES = 262_144
 _SPOOL_BYTES = 4 * 1024 * 1024
+_NO_NAME_IN_A_ZIP = "\\"
+"""Whoever unpacks a zip may take it for a separator; an import does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Exported:
     left_out: list[str] = field(default_factory=list)
     """Paths of memories whose content was erased while the export was under way."""
     renamed: list[str] = field(default_factory=list)
-    """Paths that the directory's file system can't hold; they are below `contents/`."""
+    """Paths that the directory's file system, or a zip, can't hold; they are below `contents/`."""
 
 
 class Exporter:
@@ -80,7 +82,9 @@ class Exporter:
         size = 0
         async with aclosing(self._files()) as files:
             async for file in files:
-                if file.spool is None:
+                if archive_format == "zip" and _NO_NAME_IN_A_ZIP in file.name:
+                    self._rename(writer, file)
+                elif file.spool is None:
                     writer.add(file.name, file.content, file.modified)
                 else:
                     writer.begin(file.name, file.size, file.modified)
@@ -114,8 +118,8 @@ class Exporter:
                 except NameNotHeld:
                     self._rename(writer, file)
 
-    def _rename(self, writer: DirectoryWriter, file: File) -> None:
-        """Keep a memory under its digest, for its own name is none for this file system."""
+    def _rename(self, writer: DirectoryWriter | ArchiveWriter, file: File) -> None:
+        """Keep a memory under its digest, for its own name is none for this file system, or in a zip."""
         sha256 = digest_of(file.content).digest()
         name = layout.content_file(sha256)
         memory = self._listed[-1]

@@ -12,6 +12,7 @@ lasts, so that the answer is the last word. Contents leave the stage again only 
 have been committed, and only those that no version has.
 """
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,11 +30,13 @@ from app.storage.rows.tables import CREATED
 from app.storage.storage import Storage
 from app.stores import queries as store_queries
 from app.transfer import queries
+from app.transfer.archives.bounds import Bounds
 from app.transfer.archives.spool import Spool, Spooled
 from app.transfer.plan import NewMemory, Plan, Rejection
 
 T = TypeVar("T")
 
+_AT_ONCE = 2
 _AHEAD = 15 * 60 * clock.MICROSECONDS_PER_SECOND
 _CHUNK_BYTES = 2 * 1024 * 1024
 _ROWS = 1_000
@@ -71,12 +74,27 @@ class _Rows:
 class Imports:
     """Imports into the stores of a caller's workspace, or into new ones."""
 
-    def __init__(self, storage: Storage, limits: Limits, *, max_stores: int, max_upload: int = 0) -> None:
-        """`max_upload`: bytes of the largest archive that may be sent over HTTP."""
+    def __init__(
+        self,
+        storage: Storage,
+        limits: Limits,
+        *,
+        max_stores: int,
+        max_upload: int = 0,
+        max_versions: int = Bounds().versions,
+    ) -> None:
+        """`max_upload`: bytes of the largest archive that may be sent over HTTP; `max_versions`: of one history."""
         self.max_upload = max_upload
+        self.reading = asyncio.Semaphore(_AT_ONCE)
+        """Of those whose archive is in: so many are held in memory at once in a process, others wait."""
+        self._max_versions = max_versions
         self._storage = storage
         self._limits = limits
         self._max_stores = max_stores
+
+    def bounds(self, unpacked: int) -> Bounds:
+        """Of what may be read of one source that unpacks to so many bytes at most."""
+        return Bounds.of_store(self._limits.max_memories, self._max_versions, unpacked)
 
     async def run(
         self,
@@ -234,12 +252,12 @@ class Imports:
             now = clock.now()
             await _stage_missing(transaction, store_id, rows.stagers, spool, now)
             first = store["last_seq"] + 1
-            numbered = [{**row, "seq": first + index} for index, row in enumerate(rows.versions)]
-            for chunk in _chunks(numbered, _ROWS):
-                await transaction.execute_many(queries.INSERT_VERSION, chunk)
+            for start, chunk in enumerate(_chunks(rows.versions, _ROWS)):
+                numbered = [{**row, "seq": first + start * _ROWS + index} for index, row in enumerate(chunk)]
+                await transaction.execute_many(queries.INSERT_VERSION, numbered)
             for chunk in _chunks(rows.memories, _ROWS):
                 await transaction.execute_many(queries.INSERT_MEMORY, chunk)
-            counted = {"seq": store["last_seq"] + len(numbered), "count": len(rows.memories), "bytes": size}
+            counted = {"seq": store["last_seq"] + len(rows.versions), "count": len(rows.memories), "bytes": size}
             await transaction.execute(queries.COUNT, scope | counted)
             await audit.append(transaction, entry)
 

@@ -8,11 +8,12 @@ from fastapi import APIRouter
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
 from app.http.documents import CallerParameter, Query, StoreId, answers
+from app.http.forms import Form, read_form
 from app.http.replies import Stream
 from app.http.services import service
 from app.http.uploads import UploadParameter
 from app.transfer import wire
-from app.transfer.archives.readers import Bounds, archive_entries
+from app.transfer.archives.readers import archive_entries
 from app.transfer.archives.spool import Spool
 from app.transfer.archives.writers import MEDIA_TYPES
 from app.transfer.exporting import Exports
@@ -59,22 +60,23 @@ async def import_memory_store(
     Files that other tools keep beside their texts are skipped; with a file that is refused, nothing is imported
     unless `partial` is true.
     """
-    form = await wire.read_form(upload, imports.max_upload)
-    with form.file, Spool() as spool:
-        plan = await asyncio.to_thread(_read, form, spool, imports.max_upload)
-        return await _run(caller, imports, form, plan, spool)
+    with await read_form(upload, imports.max_upload, file=wire.FILE, fields=wire.FIELDS) as form, Spool() as spool:
+        async with imports.reading:
+            plan = await asyncio.to_thread(_read, form, spool, imports)
+            return await _run(caller, imports, form, plan, spool)
 
 
-def _read(form: wire.ImportForm, spool: Spool, maximum: int) -> Plan:
-    bounds = Bounds(bytes=maximum * _UNPACKED)
-    return plan_of(archive_entries(form.file, bounds), spool, default_name=form.file_name or "Imported")  # type: ignore[arg-type]
+def _read(form: Form, spool: Spool, imports: Imports) -> Plan:
+    bounds = imports.bounds(imports.max_upload * _UNPACKED)
+    entries = archive_entries(form.file, bounds, name_encoding=form.fields.get("name_encoding"))  # type: ignore[arg-type]
+    return plan_of(entries, spool, default_name=form.file_name or "Imported", bounds=bounds)
 
 
-async def _run(caller: Caller, imports: Imports, form: wire.ImportForm, plan: Plan, spool: Spool) -> wire.ImportedStore:
+async def _run(caller: Caller, imports: Imports, form: Form, plan: Plan, spool: Spool) -> wire.ImportedStore:
     into, name = form.fields.get("into"), form.fields.get("name")
     if into and name:
         raise InvalidRequest("name: goes with a new store; leave out 'into' or 'name'")
     plan.name = name or plan.name
-    done = await imports.run(caller, plan, spool, into=into or None, partial=form.partial)
+    done = await imports.run(caller, plan, spool, into=into or None, partial=form.flag("partial"))
     result: wire.ImportedStore = done.wire()  # type: ignore[assignment]
     return result

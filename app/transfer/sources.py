@@ -5,24 +5,27 @@ digest. Anything else is *foreign*: a directory of Markdown, a vault, an agent's
 tools keep beside their texts is skipped by convention, and everything that can't be a memory is refused.
 """
 
-import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from app.contract import paths
 from app.contract.clock import micros
 from app.contract.errors import InvalidRequest
 from app.contract.limits import CONTENT_MAX_BYTES
 from app.transfer.archives import layout
+from app.transfer.archives.bounds import LINE_BYTES, OWN_FILE_BYTES, Bounds
+from app.transfer.archives.entries import DIRECTORY, FILE, Entry
 from app.transfer.archives.manifest import Manifest, check_store, read_manifest
-from app.transfer.archives.readers import DIRECTORY, FILE, Entry
+from app.transfer.archives.names import UNKNOWN
 from app.transfer.archives.spool import Spool, Spooled
 from app.transfer.archives.versions import read_history
 from app.transfer.plan import NewMemory, Plan, Rejection, refuse_clashes
 
 _OWN_FILES = (layout.HEADER, layout.MANIFEST, layout.VERSIONS)
-_OWN_FILE_BYTES = 256 * 1024 * 1024
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _ATTACHMENTS = frozenset(
     {
@@ -44,24 +47,28 @@ class _Received:
     content: Spooled | None
 
 
-def plan_of(entries: Iterable[Entry], spool: Spool, *, default_name: str) -> Plan:
-    """Read a source to its end.
+def plan_of(entries: Iterable[Entry], spool: Spool, *, default_name: str, bounds: Bounds | None = None) -> Plan:
+    """Read a source to its end. `bounds`: the same as its reader's.
 
     Raises:
         InvalidRequest: the source as a whole can't be used.
 
     """
+    bounds = bounds or Bounds()
     plan = Plan(name=default_name)
-    received = list(_receive(entries, spool, plan))
-    root = _root_of_export(received)
+    received = list(_receive(entries, spool, plan, bounds))
+    root = _root_of_export(received, spool)
     if root is None:
-        _plan_foreign(received, spool, plan)
+        _plan_foreign(received, spool, plan, bounds)
     else:
-        _plan_export({file.name.removeprefix(root): file for file in received}, spool, plan)
+        # macOS decomposes names when it packs what was unpacked.
+        files = {unicodedata.normalize("NFC", file.name.removeprefix(root)): file for file in received}
+        _plan_export(files, spool, plan, bounds)
     return plan
 
 
-def _receive(entries: Iterable[Entry], spool: Spool, plan: Plan) -> Iterable[_Received]:
+def _receive(entries: Iterable[Entry], spool: Spool, plan: Plan, bounds: Bounds) -> Iterable[_Received]:
+    own = {layout.MANIFEST: (bounds.memories + 1) * LINE_BYTES, layout.VERSIONS: (bounds.versions + 1) * LINE_BYTES}
     for entry in entries:
         if entry.kind is DIRECTORY:
             continue
@@ -73,9 +80,11 @@ def _receive(entries: Iterable[Entry], spool: Spool, plan: Plan) -> Iterable[_Re
         elif entry.kind is not FILE:
             plan.refused.append(Rejection(shown, f"is a {entry.kind}, which can't be a memory"))
         else:
-            most = _OWN_FILE_BYTES if name.rpartition("/")[2] in _OWN_FILES else CONTENT_MAX_BYTES
-            data = entry.read(most + 1)
-            yield _Received(name, max(entry.size, len(data)), spool.put(data) if len(data) <= most else None)
+            # An export is at the root or in one folder.
+            folder, _, last = name.rpartition("/")
+            most = CONTENT_MAX_BYTES if "/" in folder else own.get(last, CONTENT_MAX_BYTES)
+            content = spool.put_pieces(entry.pieces(), most)
+            yield _Received(name, max(entry.size, most + 1) if content is None else content.size, content)
 
 
 def _printable(name: str) -> str:
@@ -94,7 +103,7 @@ def _unsafe(name: str) -> str | None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        return "has a name that is not UTF-8"
+        return UNKNOWN
     if name.startswith(("/", "\\")) or (name[1:3] in (":\\", ":/") and name[:1].isalpha()):
         return "has an absolute name; names must be relative"
     if ".." in name.split("/") or ".." in name.split("\\"):
@@ -112,19 +121,30 @@ def _convention(name: str) -> str | None:
     return None
 
 
-def _root_of_export(received: list[_Received]) -> str | None:
+def _root_of_export(received: list[_Received], spool: Spool) -> str | None:
     """What stands before the files of an export, which may be in one folder; None: it is no export."""
     for file in received:
         root, _, last = file.name.rpartition("/")
-        if last == layout.HEADER and "/" not in root and file.content is not None:
+        if last == layout.HEADER and "/" not in root and _is_header(file, spool):
             return f"{root}/" if root else ""
     return None
+
+
+def _is_header(file: _Received, spool: Spool) -> bool:
+    """Whether an `export.json` is that of an export. Other tools' files of this name are files as any other."""
+    if file.content is None or file.content.size > OWN_FILE_BYTES:
+        return False
+    try:
+        header: Any = orjson.loads(spool.read(file.content))
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(header, dict) and header.get("format") == layout.FORMAT
 
 
 # Foreign sources
 
 
-def _plan_foreign(received: list[_Received], spool: Spool, plan: Plan) -> None:
+def _plan_foreign(received: list[_Received], spool: Spool, plan: Plan, bounds: Bounds) -> None:
     inside = f"{layout.MEMORIES}/"
     root = inside if received and all(file.name.startswith(inside) for file in received) else ""
     found = []
@@ -143,6 +163,8 @@ def _plan_foreign(received: list[_Received], spool: Spool, plan: Plan) -> None:
         else:
             assert file.content is not None
             found.append(NewMemory(path, file.content))
+    if len(found) > bounds.memories:
+        raise InvalidRequest(f"there are {len(found):,} texts; a store holds at most {bounds.memories:,} memories")
     _add(plan, found)
 
 
@@ -179,14 +201,11 @@ def _add(plan: Plan, found: list[NewMemory]) -> None:
 # Exports
 
 
-def _plan_export(files: dict[str, _Received], spool: Spool, plan: Plan) -> None:
-    header = json.loads(_own(files, layout.HEADER, spool) or b"{}")
-    if not isinstance(header, dict) or header.get("format") != layout.FORMAT:
-        raise InvalidRequest(f"{layout.HEADER} is there but not that of an export; rename it to import it as a memory")
-    data = _own(files, layout.MANIFEST, spool)
+def _plan_export(files: dict[str, _Received], spool: Spool, plan: Plan, bounds: Bounds) -> None:
+    data = _own(files, layout.MANIFEST)
     if data is None:
         raise InvalidRequest("the export has no manifest.json: it was cut off before its end")
-    manifest = read_manifest(data)
+    manifest = read_manifest(spool.pieces(data), bounds.memories)
     fields = check_store(manifest.memory_store)
     plan.name, plan.description, plan.metadata = fields["name"], fields["description"], fields["metadata"]
     found = []
@@ -201,21 +220,20 @@ def _plan_export(files: dict[str, _Received], spool: Spool, plan: Plan) -> None:
     _refuse_unlisted(files, manifest, plan)
     _add(plan, found)
     if manifest.history is not None:
-        _plan_history(files, manifest, spool, plan)
+        _plan_history(files, manifest, spool, plan, bounds)
 
 
-def _own(files: dict[str, _Received], name: str, spool: Spool) -> bytes | None:
+def _own(files: dict[str, _Received], name: str) -> Spooled | None:
     file = files.get(name)
-    if file is None:
-        return None
-    if file.content is None:
-        raise InvalidRequest(f"{name} is {file.size:,} bytes large; at most {_OWN_FILE_BYTES:,} are read")
-    return spool.read(file.content)
+    if file is not None and file.content is None:
+        raise InvalidRequest(f"{name} is {file.size:,} bytes large; at most {file.size - 1:,} are read")
+    return file.content if file is not None else None
 
 
 def _listed(files: dict[str, _Received], name: str, sha256: str, spool: Spool) -> tuple[Spooled | None, str]:
     """A file that the manifest lists, or why it can't be had."""
-    file = files.get(name)
+    # In a zip a backslash is a separator, whoever wrote it.
+    file = files.get(name) or files.get(name.replace("\\", "/"))
     if file is None:
         return None, f"is in the manifest, but {name!r} is not in the export"
     if file.content is None or file.content.sha256.hex() != sha256:
@@ -231,6 +249,7 @@ def _listed(files: dict[str, _Received], name: str, sha256: str, spool: Spool) -
 
 def _refuse_unlisted(files: dict[str, _Received], manifest: Manifest, plan: Plan) -> None:
     listed = {memory.file for memory in manifest.memories} | set(_OWN_FILES)
+    listed |= {name.replace("\\", "/") for name in listed}
     for name in files:
         if name in listed or (name.startswith(f"{layout.CONTENTS}/") and manifest.history is not None):
             continue
@@ -240,13 +259,12 @@ def _refuse_unlisted(files: dict[str, _Received], manifest: Manifest, plan: Plan
             plan.refused.append(Rejection(name, "is not in the manifest: it was added after the export"))
 
 
-def _plan_history(files: dict[str, _Received], manifest: Manifest, spool: Spool, plan: Plan) -> None:
-    data = _own(files, layout.VERSIONS, spool)
-    file = files.get(layout.VERSIONS)
+def _plan_history(files: dict[str, _Received], manifest: Manifest, spool: Spool, plan: Plan, bounds: Bounds) -> None:
+    data = _own(files, layout.VERSIONS)
     assert manifest.history is not None
-    if data is None or file is None or file.content is None or file.content.sha256.hex() != manifest.history.sha256:
+    if data is None or data.sha256.hex() != manifest.history.sha256:
         raise InvalidRequest(f"{layout.VERSIONS} is not there or was changed after the export: its digest is wrong")
     by_digest = {each.content.sha256: each.content for each in files.values() if each.content is not None}
-    plan.versions, refused = read_history(data, by_digest)
+    plan.versions, refused = read_history(spool.pieces(data), by_digest, bounds.versions)
     plan.refused += refused
     plan.heads = {memory.id: memory.version_id for memory in manifest.memories}

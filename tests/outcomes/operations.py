@@ -34,7 +34,8 @@ from app.storage.rows.leases import Lease
 from app.storage.upkeep.fsck import Fsck
 from app.stores.holds import Holds
 from app.transfer.answers import RemoteHead, RemoteStore, RemoteVersion
-from app.transfer.archives.readers import Bounds, archive_entries
+from app.transfer.archives.bounds import Bounds
+from app.transfer.archives.readers import archive_entries
 from app.transfer.archives.spool import Spool
 from app.transfer.exporting import Exports
 from app.transfer.importing import Imports

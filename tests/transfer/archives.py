@@ -5,7 +5,8 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 
-from app.transfer.archives.readers import Bounds, archive_entries
+from app.transfer.archives.bounds import Bounds
+from app.transfer.archives.readers import archive_entries
 from app.transfer.archives.spool import Spool
 from app.transfer.plan import Plan
 from app.transfer.sources import plan_of
@@ -36,10 +37,11 @@ def zip_of(files: Mapping[str, bytes], attributes: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def plan(data: bytes, bounds: Bounds | None = None) -> Plan:
+def plan(data: bytes, bounds: Bounds | None = None, name_encoding: str | None = None) -> Plan:
     """What an import of an archive would do."""
     with Spool() as spool:
-        return plan_of(archive_entries(io.BytesIO(data), bounds or Bounds()), spool, default_name="test")
+        entries = archive_entries(io.BytesIO(data), bounds or Bounds(), name_encoding=name_encoding)
+        return plan_of(entries, spool, default_name="test", bounds=bounds)
 
 
 def paths(found: Plan) -> list[str]:

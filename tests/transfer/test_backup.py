@@ -1,11 +1,13 @@
 """A backup is the deployment of one moment, without what was erased since; it goes into either back end."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from app.audit import chain
@@ -14,6 +16,7 @@ from app.backup.writing import TABLES, BackedUp, Backup
 from app.contract.actors import USER, Actor
 from app.contract.errors import InvalidRequest
 from app.storage.rows import migrations
+from app.storage.rows.migrations import head_revision
 from app.storage.rows.statements import Statement
 from app.storage.rows.tables import metadata
 from app.storage.storage import Storage
@@ -189,13 +192,30 @@ async def test_a_damaged_backup_is_refused_and_leaves_no_row(
     await backed_up(parts, tmp_path / "b.tar")
     files = files_of((tmp_path / "b.tar").read_bytes())
     content = next(name for name in files if name.startswith("contents/"))
+    header, lines = files["backup.json"], files["tables/memories.jsonl"]
+
+    def forged(data: bytes) -> dict[str, bytes]:
+        """The backup with other rows of memories, whose digest the manifest has."""
+        manifest = orjson.loads(files["manifest.json"])
+        manifest["tables"]["memories"]["sha256"] = hashlib.sha256(data).hexdigest()
+        return files | {"tables/memories.jsonl": data, "manifest.json": orjson.dumps(manifest)}
+
     damages = {
         "cut off": {name: data for name, data in files.items() if name != "manifest.json"},
         "of that digest": files | {content: b"forged"},
         "manifest's digest": files | {"tables/memories.jsonl": b""},
         "holds . contents": {name: data for name, data in files.items() if name != content},
-        "has the schema 0001": files | {"backup.json": files["backup.json"].replace(b'"0004"', b'"0001"')},
+        "has the schema '0001'": files | {"backup.json": header.replace(head_revision().encode(), b"0001")},
         "is no backup": {"a.md": b"a"},
+        "backup.json has more than 65,536 bytes": {"backup.json": header + b" " * 65_536},
+        "is no backup of this program": {"backup.json": b"[" * 60_000},
+        "manifest.json can't be read": files | {"manifest.json": b"{}"},
+        "was cut off before its end": files | {"manifest.json": b"1" * 5_000},
+        "'other' is no file of it": files | {"other": b""},
+        "rows of memories can't be read: one has more than": forged(b"[" * (8 * 2**20 + 1)),
+        "rows of memories can't be read: 'a row is no object": forged(b"[]\n"),
+        "version_id can't be": forged(lines.replace(b'"version_id":"', b'"version_id":7,"x":"')),
+        "content_size can't be": forged(lines.replace(b'"content_size":', b'"content_size":9' + b"0" * 30)),
     }
     async with empty_deployment(BACKENDS[0], services, tmp_path, monkeypatch) as there:
         for why, damaged in damages.items():

@@ -20,7 +20,8 @@ from app.audit import log
 from app.contract.errors import InvalidRequest, NotFound, PathConflict
 from app.memories.service import Limits
 from app.storage.rows.database import Transaction
-from app.transfer.archives.readers import Bounds, archive_entries, directory_entries
+from app.transfer.archives.bounds import Bounds
+from app.transfer.archives.readers import archive_entries, directory_entries
 from app.transfer.archives.spool import Spool
 from app.transfer.archives.writers import FORMATS, ArchiveFormat
 from app.transfer.exporting import Exported, Exports

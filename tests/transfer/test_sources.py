@@ -14,7 +14,8 @@ import pytest
 import zstandard
 
 from app.contract.errors import InvalidRequest
-from app.transfer.archives.readers import Bounds, directory_entries
+from app.transfer.archives.bounds import Bounds
+from app.transfer.archives.readers import directory_entries
 from app.transfer.archives.spool import Spool
 from app.transfer.sources import plan_of
 from tests.transfer.archives import paths, plan, tar_of, zip_of

@@ -1,5 +1,6 @@
 """The manifest of an export and the lines of its history: making them and reading them back."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -11,12 +12,20 @@ from app.contract.errors import InvalidRequest
 from app.contract.limits import CONTENT_MAX_BYTES
 from app.storage.rows.database import Row
 from app.storage.rows.tables import CREATED, DELETED, MODIFIED
-from app.transfer.archives.layout import FORMAT, FORMAT_VERSION, VERSIONS
+from app.transfer.archives.bounds import LINE_BYTES
+from app.transfer.archives.json_stream import JsonStream
+from app.transfer.archives.layout import FORMAT, FORMAT_VERSION, MANIFEST, VERSIONS
 
 OPERATIONS = {CREATED: "created", MODIFIED: "modified", DELETED: "deleted"}
 OPERATION_CODES = {name: code for code, name in OPERATIONS.items()}
 
 _ACTOR_ID_CHARACTERS = 255
+_ID_CHARACTERS = 128
+_FILE_CHARACTERS = 2_048
+_MEMBERS = 64
+_PLACE_CHARACTERS = 200
+_STORE_CHARACTERS = 65_536
+"""Of the store's fields: 16 pairs of metadata and a description, every character escaped."""
 _FUTURE_MICROSECONDS = clock.MICROSECONDS_PER_DAY
 """How far ahead another machine's clock may be."""
 
@@ -38,6 +47,7 @@ Time = Annotated[str, AfterValidator(_time)]
 Path = Annotated[str, AfterValidator(_path)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0, le=CONTENT_MAX_BYTES)]
+Id = Annotated[str, Field(max_length=_ID_CHARACTERS)]
 
 
 class _Strict(BaseModel):
@@ -47,7 +57,7 @@ class _Strict(BaseModel):
 class StoreOfExport(_Strict):
     """What the store was called."""
 
-    id: str
+    id: Id
     name: str
     description: str
     metadata: dict[str, str]
@@ -57,11 +67,11 @@ class MemoryOfExport(_Strict):
     """One memory, and the file of the export that is its content."""
 
     path: Path
-    file: str
+    file: Annotated[str, Field(max_length=_FILE_CHARACTERS)]
     sha256: Digest
     size: Size
-    id: str
-    version_id: str
+    id: Id
+    version_id: Id
     created_at: Time
     updated_at: Time
 
@@ -98,8 +108,8 @@ class VersionOfExport(_Strict):
     path: Path | None
     sha256: Digest | None
     size: Size | None
-    memory_id: str
-    version_id: str
+    memory_id: Id
+    version_id: Id
     created_at: Time
     created_by: dict[str, str] | None
     redacted_at: Time | None
@@ -126,23 +136,40 @@ def version_line(row: Row) -> bytes:
 
 
 def why(error: ValidationError) -> str:
-    """What is wrong, and where; nothing of the input but its keys."""
-    problem = error.errors()[0]
+    """What is wrong, and where; nothing of the input but its keys, which are shown as they can be printed."""
+    problem = error.errors(include_input=False)[0]
     place = ".".join(str(part) for part in problem["loc"])
+    if not place.isprintable() or len(place) > _PLACE_CHARACTERS:
+        place = repr(place[:_PLACE_CHARACTERS])
     return f"{place}: {problem['msg'].removeprefix('Value error, ')}" if place else problem["msg"]
 
 
-def read_manifest(data: bytes) -> Manifest:
-    """The manifest in a file.
+def read_manifest(pieces: Iterable[bytes], most: int) -> Manifest:
+    """The manifest in a file of UTF-8, memory by memory; at most `most` of them.
 
     Raises:
-        InvalidRequest: it is none, or of a format that this program does not know.
+        InvalidRequest: it is none, of a format that this program does not know, or of a larger store.
 
     """
+    stream = JsonStream(pieces, MANIFEST)
+    memories: list[MemoryOfExport] = []
+    fields: dict[str, Any] = {"memories": None}
     try:
-        return Manifest.model_validate_json(data)
+        for name in stream.members(_MEMBERS):
+            if name != "memories":
+                fields[name] = stream.value(_STORE_CHARACTERS)
+                continue
+            fields[name] = []
+            for item in stream.items(LINE_BYTES):
+                memories.append(MemoryOfExport.model_validate(item))
+                if len(memories) > most:
+                    raise InvalidRequest(f"the export holds more than {most:,} memories, which no store may hold")
+        stream.end()
+        manifest = Manifest.model_validate(fields)
     except ValidationError as error:
         raise InvalidRequest(f"manifest.json can't be used: {why(error)}") from None
+    manifest.memories = memories
+    return manifest
 
 
 def read_version(line: bytes, number: int) -> VersionOfExport:

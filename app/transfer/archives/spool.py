@@ -2,11 +2,13 @@
 
 import hashlib
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 _IN_MEMORY = 8 * 1024 * 1024
+_PIECE = 262_144
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,31 @@ class Spool:
             known = self._known[sha256] = Spooled(sha256, len(content), self._end)
             self._end += len(content)
         return known
+
+    def put_pieces(self, pieces: Iterable[bytes], most: int) -> Spooled | None:
+        """Keep a content that comes in pieces; None, and it is not kept, if it has more than `most` bytes."""
+        hasher, size = hashlib.sha256(), 0
+        for piece in pieces:
+            self._file.seek(self._end + size)
+            size += len(piece)
+            if size > most:
+                return None
+            hasher.update(piece)
+            self._file.write(piece)
+        kept = Spooled(hasher.digest(), size, self._end)
+        known = self._known.setdefault(kept.sha256, kept)
+        if known is kept:
+            self._end += size
+        return known
+
+    def pieces(self, spooled: Spooled) -> Iterator[bytes]:
+        """The bytes of a content, some at a time."""
+        place, end = spooled.offset, spooled.offset + spooled.size
+        while place < end:
+            self._file.seek(place)
+            piece = self._file.read(min(_PIECE, end - place))
+            place += len(piece)
+            yield piece
 
     def find(self, sha256: bytes) -> Spooled | None:
         """The content with a digest, if it was put."""
