@@ -320,3 +320,32 @@ def test_a_policy_that_refuses_leaves_the_text_on_disk(store: FakeStore, mirror:
     mirror.sh("echo mine > plan.md")
     eventually(lambda: mirror.refused() == {"/plan.md": errno.ESTALE})
     assert (mirror.path / "plan.md").read_text() == "mine\n"
+
+
+FREED = {
+    "link": "ln -s x l",
+    "fifo": "mkfifo l",
+    "binary": r"printf '\xff\xfe\x00' > l",
+    "too large": "head -c 200000 /dev/zero | tr '\\0' x > l",
+    "bad name": "echo new > $'l\\nx'",
+    "scratch": "echo swap > .c.md.swp",
+    "directory": "mkdir l",
+    "hard link": "ln a.md l; rm a.md; cat l > /dev/null",
+}
+
+
+@pytest.mark.parametrize("thing", FREED.values(), ids=FREED.keys())
+def test_a_deleted_file_stays_deleted_whatever_gets_its_inode(tmp_path: Path, thing: str) -> None:
+    store = FakeStore({"/keep.md": "keep\n"})
+    with Mirror(store, tmp_path) as mirror:
+        mirror.sh("echo t > a.md")
+        eventually(lambda: store.text("/a.md") == "t\n")
+        mirror.sh(thing if "rm a.md" in thing else f"rm a.md; {thing}")
+        eventually(lambda: store.text("/a.md") is None, "the delete reaches the store")
+        assert not (mirror.path / "a.md").exists()
+        if thing == FREED["hard link"]:
+            eventually(lambda: store.text("/l") == "t\n", "the other name is a file of its own")
+            return
+        mirror.settle()
+        assert store.files() == {"/keep.md": "keep\n"}
+        assert not (mirror.path / "a.md").exists()

@@ -58,7 +58,7 @@ class Moves:
             return
         known = new in self._agreements or self._engine.get(new) is not None
         if is_scratch(new.rpartition("/")[2]) and not known:
-            self._notes.scratch[new] = time.monotonic(), self._agreements[old].stat.inode
+            self._notes.scratch[new] = time.monotonic(), self._agreements[old].stat
             self._deletions.seen(old)
             return
         try:

@@ -30,8 +30,8 @@ class Notes:
     """Files that a program has open for writing."""
     suspects: set[str] = field(default_factory=set)
     """Files to read at the next look, even if their status looks unchanged."""
-    scratch: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """Files with scratch names: when they were first seen (monotonic clock), and their inode."""
+    scratch: dict[str, tuple[float, Stat]] = field(default_factory=dict)
+    """Files with scratch names: when they were first seen (monotonic clock), and what they were then."""
 
     def forget(self, path: str) -> None:
         """The local file is not at this path any more."""

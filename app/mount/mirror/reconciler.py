@@ -138,8 +138,9 @@ class Reconciler:
         name = path.rpartition("/")[2]
         if self._read_only or not is_scratch(name):
             return None
-        since, _ = self.notes.scratch.get(path, (time.monotonic(), 0))
-        self.notes.scratch[path] = since, stat.inode
+        since, first = self.notes.scratch.get(path, (time.monotonic(), stat))
+        # A backup that its program goes on writing is the same file, until another one has its name.
+        self.notes.scratch[path] = since, first if first.inode == stat.inode else stat
         if _FLEETING.fullmatch(name):
             return _NOW
         left = since + _SCRATCH_SECONDS - time.monotonic()
@@ -229,9 +230,12 @@ class Reconciler:
         return None
 
     def _perhaps_delete(self, path: str, agreed: Agreed) -> float | None:
-        if any(inode == agreed.stat.inode for _, inode in self.notes.scratch.values()):
+        # A freed inode's number is the next file's: only with the size and the time is it the same file. In doubt it
+        # was deleted, for what a program deleted shall not come back.
+        latest = time.monotonic() - 2 * _SCRATCH_SECONDS
+        if any(first.same_file(agreed.stat) and since > latest for since, first in self.notes.scratch.values()):
             return _SOON  # moved to a backup name: the new text comes soon, or the backup gets to be the file
-        if any(refused.stat.inode == agreed.stat.inode for refused in self.notes.refused.values()):
+        if any(only.refused.errno != errno.EPERM and only.stat.same_file(agreed.stat) for only in self._refused()):
             return self._restore(path)  # moved to a name that no memory can have: the store keeps the old one
         verdict, seconds = self.deletions.judge(path)
         if verdict is Verdict.RESTORE:
@@ -246,6 +250,9 @@ class Reconciler:
         self._agreements.forget(path)
         self.deletions.back(path)
         return _NOW  # if the engine kept it for another's edit, it is there to be shown
+
+    def _refused(self) -> list[LocalOnly]:
+        return list(self.notes.refused.values())
 
     def _save(
         self, path: str, content: Content, sha256: str, agreed: Agreed | None, remote: Entry | None
