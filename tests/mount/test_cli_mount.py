@@ -514,3 +514,31 @@ def test_a_file_that_a_mirror_could_not_save_stays_where_it_is_and_is_named(host
         assert f"{host.root}/notes/{name}" in left.stderr
         assert (host.root / "notes" / name).read_bytes() == data
     assert not (host.root / "notes/plan.md").exists()
+
+
+def test_other_users_of_the_host_see_nothing_of_a_mount(host: Host, sessions: Sessions, fuse: None) -> None:
+    host.memstore("mount", "--session", sessions.open(sessions.store("Private")), "--mode", "fuse", "--root", host.root)
+    store = next(Path(entry["path"]) for entry in host.status()["stores"])
+    (store / "a.md").write_text("secret\n")
+    host.directory.chmod(0o755)
+    assert subprocess.run([*NOBODY, "ls", store.parent], check=False, capture_output=True).returncode == 0
+    for command in ("cat {}/a.md", "echo x > {}/a.md", "echo x > {}/new.md", "rm -f {}/a.md", "ls {}"):
+        done = subprocess.run([*NOBODY, "sh", "-c", command.format(store)], check=False, capture_output=True)
+        assert done.returncode != 0, command
+    assert [path.read_text() for path in store.iterdir()] == ["secret\n"]
+    store.chmod(0o755)  # its owner opens it, for reading
+    assert subprocess.run([*NOBODY, "cat", store / "a.md"], check=True, capture_output=True).stdout == b"secret\n"
+    done = subprocess.run([*NOBODY, "rm", "-f", store / "a.md"], check=False, capture_output=True)
+    assert done.returncode != 0
+
+
+def test_a_cache_directory_of_others_is_refused(host: Host, sessions: Sessions, tmp_path: Path) -> None:
+    session = sessions.open(sessions.store("Notes"))
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("open", "link"):
+        arguments = ("mount", "--session", session, "--root", host.root, "--cache-dir", tmp_path / name)
+        done = host.memstore(*arguments, check=False)
+        assert done.returncode != 0
+        assert "must be a directory of user" in done.stderr

@@ -233,7 +233,7 @@ READ_ONLY_CALLS: dict[str, Callable[[Path], object]] = {
 def read_only(request: pytest.FixtureRequest, engine: FakeEngine, tmp_path: Path) -> Iterator[Mounted]:
     with mounted(engine, tmp_path / "ro", read_only=True) as mount:
         if not request.param:
-            mount.run(f"mount -o remount,rw '{mount.path}'")
+            mount.run(f"mount -i -o remount,rw '{mount.path}'")  # -i: not by FUSE's own helper, if it is installed
         yield mount
 
 

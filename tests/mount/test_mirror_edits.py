@@ -307,7 +307,7 @@ def test_a_text_refused_after_it_was_accepted_stays_on_disk(store: FakeStore, mi
     eventually(lambda: store.text("/plan.md") == "mine\n")
     kept = tmp_path / "kept.txt"
     kept.write_text("mine\n")
-    record = {"path": "/plan.md", "reason": "no room", "errno": errno.EDQUOT, "content": str(kept)}
+    record = {"path": "/plan.md", "reason": "no room", "errno": errno.EDQUOT, "place": str(kept)}
     mirror.engine.refused_late.append(record)
     store.put("/plan.md", OLD.encode())  # what the journal took is not in the view any more
     eventually(lambda: "/plan.md" in mirror.front._reconciler.notes.refused)

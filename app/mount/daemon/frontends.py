@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -77,6 +78,8 @@ class FuseFrontEnd:
         self._label = label
         state = custody.state(name)
         self._filesystem = FileSystem(engine, read_only=read_only)
+        if path is not None:  # on the host: other users get in when its owner opens the directory with chmod
+            self._filesystem.tree.root.mode = stat.S_IFDIR | 0o700
         self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix=label)
         self._session = Session(
             fd,

@@ -300,7 +300,8 @@ class Mounts:
             return
         fd = mounting.open_device()
         try:
-            mounting.mount(fd, str(path), mounting.Options(attachment.slug, read_only=attachment.read_only))
+            options = mounting.Options(attachment.slug, read_only=attachment.read_only, enforced=True)
+            mounting.mount(fd, str(path), options)
         except OSError as error:
             os.close(fd)
             raise MountError(f"{path} can't be mounted: {error.strerror}") from error

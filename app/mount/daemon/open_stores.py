@@ -19,7 +19,7 @@ from app.client.api import StoreApi
 from app.mount.daemon.account import Account, Attachment, ServerAway, SessionToken, distinct
 from app.mount.daemon.frontends import FrontEnd
 from app.mount.daemon.orders import Order
-from app.mount.daemon.places import Places, private
+from app.mount.daemon.places import Places, make_private, private
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import MountError
@@ -213,7 +213,7 @@ class Opener:
     def _cache(self, directory: Path) -> ContentCache:
         with self._lock:
             if directory not in self._caches:
-                self._caches[directory] = ContentCache(directory)
+                self._caches[directory] = ContentCache(make_private(directory, "--cache-dir"))
             return self._caches[directory]
 
     def _token(self, order: Order, account: Account) -> Callable[[], str]:

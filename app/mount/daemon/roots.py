@@ -55,7 +55,7 @@ class Root:
             _set_read_only(self.path, False)
         try:
             for name in missing:
-                (self.path / name).mkdir()
+                (self.path / name).mkdir(mode=0o700)
                 self._made.append(self.path / name)
         finally:
             if self.closed:

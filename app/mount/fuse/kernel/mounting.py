@@ -51,6 +51,8 @@ class Options:
     """The superblock's: every writing call fails with EROFS before it reaches us."""
     allow_other: bool = True
     """Other users may use the mount; file modes are still ours to enforce or not."""
+    enforced: bool = False
+    """The kernel lets nobody do what owners and modes do not allow (`default_permissions`)."""
     max_read: int | None = None
     """The largest READ in bytes; None leaves it to the kernel."""
 
@@ -95,7 +97,7 @@ def mount(fd: int, target: str, options: Options) -> None:
 def detached(fd: int, options: Options) -> int:
     """A mount that is nowhere yet, as a descriptor; `attach` puts it somewhere. Raises OSError."""
     settings = [*_settings(fd, options).items(), ("source", options.name), ("subtype", SUBTYPE)]
-    flags = ["allow_other"] if options.allow_other else []
+    flags = (["allow_other"] if options.allow_other else []) + (["default_permissions"] if options.enforced else [])
     return _new_mount("fuse", settings, flags, read_only=options.read_only)
 
 
@@ -245,7 +247,7 @@ def _is_gone(mounted: Mounted, patience: float | None) -> bool:
 
 
 def _settings(fd: int, options: Options) -> dict[str, str]:
-    settings = {"fd": str(fd), "rootmode": "40000", "user_id": str(os.getuid()), "group_id": str(os.getgid())}
+    settings = {"fd": str(fd), "rootmode": "40700", "user_id": str(os.getuid()), "group_id": str(os.getgid())}
     if options.max_read is not None:
         settings["max_read"] = str(options.max_read)
     return settings
@@ -255,6 +257,8 @@ def _mount_by_the_old_call(fd: int, target: str, options: Options) -> None:
     words = ",".join(f"{key}={value}" for key, value in _settings(fd, options).items())
     if options.allow_other:
         words += ",allow_other"
+    if options.enforced:
+        words += ",default_permissions"
     flags = MS_NOSUID | MS_NODEV | (MS_RDONLY if options.read_only else 0)
     kind = f"fuse.{SUBTYPE}".encode()
     _call("mount", target, _libc.mount, options.name.encode(), os.fsencode(target), kind, flags, words.encode())
