@@ -1,6 +1,7 @@
 """`memstore forget`: erase stores or memories wherever they are kept, and prove it."""
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from app.erasure.selection import Selection, parse_where
 from app.erasure.service import Erasures, unfinished_text
 from app.erasure.verification import Verdict, verify
 from app.storage.storage import Storage
+from app.transfer.archives.files import replaced_file
 
 app = typer.Typer(
     help="Erase stores or memories wherever they are kept, and prove it.",
@@ -71,7 +73,7 @@ def forget(
         selection.check()
 
     if report_file is not None and (yes or resume):
-        report_file.touch()  # Rather now than when everything is gone.
+        _check_place(report_file)  # Rather now than when everything is gone.
 
     async def work(storage: Storage) -> dict[str, Any] | None:
         erasures = Erasures(storage, actor())
@@ -136,7 +138,12 @@ def show_report(
 def _hand_over(made: Mapping[str, Any], report_file: Path | None, *, as_json: bool) -> None:
     text = terminal.as_json(made, indent=2)
     if report_file is not None:
-        report_file.write_text(text + "\n", encoding="utf-8")
+        try:
+            with replaced_file(report_file) as file:
+                file.write(f"{text}\n".encode())
+        except OSError as error:
+            terminal.fail(f"the erasure is done, but {report_file} can't be written: {error.strerror or error}")
+            report_file = None
     if as_json:
         terminal.echo(text)
         return
@@ -146,6 +153,17 @@ def _hand_over(made: Mapping[str, Any], report_file: Path | None, *, as_json: bo
         terminal.echo(f"The signed report is in {report_file}; check it with 'memstore forget verify {report_file}'.")
     else:
         terminal.echo(f"For the signed report: 'memstore forget report {made['erasure_id']}'.")
+
+
+def _check_place(report_file: Path) -> None:
+    """Refuse a report that could not be written, and leave nothing there: a report appears when it is whole."""
+    if report_file.is_char_device():
+        return
+    try:
+        with tempfile.TemporaryFile(dir=report_file.parent):
+            pass
+    except OSError as error:
+        raise InvalidRequest(f"--report: {report_file} can't be written: {error.strerror or error}") from None
 
 
 def _note(line: str) -> None:

@@ -44,3 +44,22 @@ def test_two_commands_forget_a_user_and_prove_it(own: Server, sdk: anthropic.Ant
     changed = run(own, "verify", str(report))
     assert changed.returncode == 1
     assert "the signature does not match" in changed.stdout
+
+
+def test_a_report_appears_when_it_is_whole_and_is_for_its_owner(
+    own: Server, sdk: anthropic.Anthropic, tmp_path: Path
+) -> None:
+    sdk.beta.memory_stores.create(name="Anna", metadata={"user": "u_123"})
+    place = tmp_path / "reports"
+    refused = own.cli("forget", "--where", "user=u_123", "--yes", "--report", str(place / "r.json"), check=False)
+    assert refused.returncode != 0
+    assert "can't be written" in refused.stderr
+    place.mkdir()
+    assert own.cli(
+        "forget", "--where", "user=nobody", "--yes", "--report", str(place / "r.json"), check=False
+    ).returncode
+    assert list(place.iterdir()) == [], "a refusal leaves nothing behind"
+    own.cli("forget", "--where", "user=u_123", "--yes", "--report", str(place / "r.json"))
+    (file,) = place.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(file.read_text())["counts"]["stores"] == 1

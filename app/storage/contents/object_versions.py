@@ -21,6 +21,16 @@ T = TypeVar("T")
 _AT_ONCE = 1_000
 """Keys that one request removes at most."""
 
+_ASKED_ABOUT = 20
+"""Kept versions whose retention is asked for."""
+_GONE = ("NoSuchVersion", "NoSuchKey")
+_REFUSES_MANY = (
+    "NotImplemented", "MethodNotAllowed", "MissingContentMD5", "InvalidDigest", "BadDigest", "InvalidRequest",
+    "InvalidArgument", "NotSupported", "501", "405",
+)  # fmt: skip
+"""What servers say that know no request for many objects, or want another check sum of it."""
+_KNOWS_NO_VERSIONS = ("NotImplemented", "MethodNotAllowed", "501", "405")
+
 
 class VersionsOutOfReach(Exception):
     """The bucket does not let its object versions be listed or removed; the text says why."""
@@ -38,6 +48,13 @@ class ObjectVersion:
     is_latest: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    code: str
+    key: str
+    version_id: str
+
+
 class ObjectVersions:
     """The object versions below the root of one blob store."""
 
@@ -52,6 +69,9 @@ class ObjectVersions:
             connect_timeout=CONNECT_SECONDS,
             read_timeout=REQUEST_SECONDS,
             retries={"total_max_attempts": RETRIES + 1},
+            # Not every server knows the check sums that boto3 adds of its own accord.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
         )
         region = boto3.Session().region_name or os.environ.get("AWS_REGION") or "us-east-1"
         return boto3.client("s3", endpoint_url=self._endpoint_url, region_name=region, config=config)
@@ -79,6 +99,10 @@ class ObjectVersions:
                         if name:
                             is_marker, is_latest = kind == "DeleteMarkers", entry["IsLatest"]
                             yield ObjectVersion(store_id, name, entry["Key"], entry["VersionId"], is_marker, is_latest)
+        except ClientError as error:
+            # A server that has no such request keeps no versions.
+            if _code(error) not in _KNOWS_NO_VERSIONS:
+                raise
         finally:
             client.close()
 
@@ -94,18 +118,56 @@ class ObjectVersions:
         def work() -> None:
             client = self._client()
             try:
+                refused: list[_Refused] = []
                 for start in range(0, len(objects), _AT_ONCE):
-                    part = {"Objects": objects[start : start + _AT_ONCE], "Quiet": True}
-                    errors = client.delete_objects(Bucket=self._bucket, Delete=part).get("Errors", [])
-                    refused = [error for error in errors if error.get("Code") != "NoSuchVersion"]
-                    if refused:
-                        raise VersionsOutOfReach(
-                            f"{len(refused)} object versions can't be removed: {refused[0].get('Code')}"
-                        )
+                    refused += self._remove_part(client, objects[start : start + _AT_ONCE])
+                if refused:
+                    why = f"{refused[0].code}{self._until(client, refused)}"
+                    raise VersionsOutOfReach(f"{len(refused)} object versions can't be removed: {why}")
             finally:
                 client.close()
 
         await _in_a_thread(work)
+
+    def _remove_part(self, client: Any, objects: list[dict[str, str]]) -> list["_Refused"]:
+        """Remove at most a thousand versions; those that the server keeps."""
+        try:
+            answer = client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+        except ClientError as error:
+            if _code(error) not in _REFUSES_MANY:
+                raise
+            return self._remove_singly(client, objects)
+        refused = []
+        for kept in answer.get("Errors", []):
+            # Not every server names the version beside the key.
+            named = [one["VersionId"] for one in objects if one["Key"] == kept.get("Key")]
+            if kept.get("Code") not in _GONE:
+                version_id = kept.get("VersionId") or next(iter(named), "")
+                refused.append(_Refused(kept.get("Code", ""), kept.get("Key", ""), version_id))
+        return refused
+
+    def _remove_singly(self, client: Any, objects: list[dict[str, str]]) -> list["_Refused"]:
+        refused = []
+        for one in objects:
+            try:
+                client.delete_object(Bucket=self._bucket, **one)
+            except ClientError as error:
+                if _code(error) not in _GONE:
+                    refused.append(_Refused(_code(error), one["Key"], one["VersionId"]))
+        return refused
+
+    def _until(self, client: Any, refused: list["_Refused"]) -> str:
+        """Until when an object lock keeps them, as far as the server tells."""
+        moments = []
+        for one in refused[:_ASKED_ABOUT]:
+            asked = {"Bucket": self._bucket, "Key": one.key, "VersionId": one.version_id}
+            try:
+                moments.append(client.head_object(**asked)["ObjectLockRetainUntilDate"])
+            except (ClientError, BotoCoreError, KeyError):
+                continue
+        if not moments:
+            return ""
+        return f"; an object lock keeps them until {max(moments):%Y-%m-%d}, erase once more then"
 
     async def read(self, version: ObjectVersion) -> bytes:
         """The bytes of one version.
@@ -125,6 +187,11 @@ class ObjectVersions:
                 client.close()
 
         return await _in_a_thread(work)
+
+
+def _code(error: ClientError) -> str:
+    code: str = error.response.get("Error", {}).get("Code", "")
+    return code
 
 
 async def _in_a_thread(work: Callable[[], T]) -> T:

@@ -4,6 +4,7 @@ obstore costs a fifth of the CPU of the botocore family per call (docs/performan
 """
 
 import os
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -15,11 +16,19 @@ CONNECT_SECONDS = 3
 REQUEST_SECONDS = 10
 RETRIES = 2
 
+_REFUSES_MANY = re.compile(
+    r"NotImplemented|Not Implemented|MethodNotAllowed|MissingContentMD5|Content-MD5|NotSupported|\b(400|405|411|501)\b"
+)
+"""What servers say that know no request for many objects, or want another check sum of it."""
+
 
 class S3FileSystem(FsspecStore):
     """Objects by `bucket/key`; only the asynchronous methods are used."""
 
     cachable = False
+    _singly: "S3FileSystem | None" = None
+    """The same, with a request for each object that is removed: Google's S3 interface knows no other."""
+    _refuses_many = False
 
     async def _find(
         self,
@@ -51,7 +60,19 @@ class S3FileSystem(FsspecStore):
             bucket, key = self._split_path(name)
             by_bucket.setdefault(bucket, []).append(key)
         for bucket, keys in by_bucket.items():
-            await self._construct_store(bucket).delete_async(keys)
+            await self._remove(bucket, keys)
+
+    async def _remove(self, bucket: str, keys: list[str]) -> None:
+        if self._singly is None or not self._refuses_many:
+            try:
+                await self._construct_store(bucket).delete_async(keys)
+                return
+            except Exception as error:
+                if self._singly is None or not _REFUSES_MANY.search(str(error)):
+                    raise
+        await self._singly._construct_store(bucket).delete_async(keys)
+        # Only now: what was refused may have been something else.
+        self._refuses_many = True
 
 
 def open_s3(endpoint_url: str | None) -> S3FileSystem:
@@ -83,4 +104,6 @@ def open_s3(endpoint_url: str | None) -> S3FileSystem:
                 "S3 needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or an instance role"
             )
         options["credential_provider"] = Boto3CredentialProvider(session)
-    return S3FileSystem("s3", **options)
+    files = S3FileSystem("s3", **options)
+    files._singly = S3FileSystem("s3", **options | {"config": {**config, "disable_bulk_delete": True}})
+    return files
