@@ -31,7 +31,6 @@ class BoundedProtocol(HttpToolsProtocol):
     head_bytes: ClassVar[int] = 65_536
     """Of a request line with all fields; and of what may lie between two pieces of a body."""
     head_fields: ClassVar[int] = 256
-    """Trailers of a body counted in."""
     head_seconds: ClassVar[float] = 30.0
     """From the connection, or from the first byte of a further request, to the end of the head."""
     body_seconds: ClassVar[float] = 30.0
@@ -55,7 +54,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _is_refused = False
     _head = 0
     """Bytes of the head so far."""
-    _fields = 0
+    _was_whole = False
+    """A request ended in what is parsed now: bytes behind it are the next head's, and few."""
     _pieces = 0
     """Bytes of the body since the timer was set."""
     _between = 0
@@ -78,6 +78,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, as far as the bounds go."""
+        if self._in_head and not self._head and len(data) <= self.head_bytes and not self._is_refused:
+            # The usual case: a whole request in one piece.
+            self._was_whole = False
+            super().data_received(data)
+            if self.parser is not None and not self._is_refused:
+                self._head = len(data) if self._in_head and not self._was_whole else 0
+                self._await_the_rest()
+            return
         if self._is_refused or (self.cycle is not None and self.cycle.response_complete and self._in_body):
             self._throw_away(len(data))
             if self._is_refused:
@@ -89,41 +97,35 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(HeadTooLarge(f"the head of a request may have {self.head_bytes:,} bytes"))
                 return
             part, rest = rest[:room], rest[room:]
-            was_in_head, pieces = self._in_head, self._pieces
+            was_in_head, pieces, self._was_whole = self._in_head, self._pieces, False
             # The parser keeps what it is given, and a view would keep all of `data`.
             super().data_received(bytes(part) if len(rest) or len(part) != len(data) else data)
             if self.parser is None or self._is_refused or self.transport.is_closing():
                 return
             if self._in_head:
-                # What follows a body in one part is the next head's, but for a little of the body: that is not counted.
-                self._head += len(part) if was_in_head else 0
+                self._head = 0 if self._was_whole else self._head + len(part)
             elif self._in_body:
                 self._between = 0 if self._pieces != pieces or was_in_head else self._between + len(part)
-        if self._in_head and self._head:
-            if self._timer is None:
+        self._await_the_rest()
+
+    def _await_the_rest(self) -> None:
+        """See that what has begun comes to an end."""
+        if self._timer is None:
+            if self._in_body:
+                self._await_body()
+            elif self._head:
                 self._await_head()
-        elif self._in_body and self._timer is None:
-            self._await_body()
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self._fields = 0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One field of the head, or a trailer."""
-        self._fields += 1
-        if self._fields > self.head_fields:
-            raise HeadTooLarge(f"a request may have {self.head_fields} header fields")
-        if self._in_head:
-            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        if len(self.headers) > self.head_fields:
+            raise HeadTooLarge(f"a request may have {self.head_fields} header fields")
         if self.parser.should_upgrade() and self._get_upgrade() == b"websocket":
             raise InvalidRequest("there are no websockets here; send an ordinary request")
         super().on_headers_complete()
-        self._await_nothing()
+        self.headers = []  # Trailers are nobody's.
+        if self._timer is not None:
+            self._await_nothing()
         self._in_head, self._in_body = False, True
         self._head = self._between = self._pieces = self._thrown_away = 0
 
@@ -134,8 +136,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        self._await_nothing()
-        self._in_head, self._in_body = True, False
+        if self._timer is not None:
+            self._await_nothing()
+        self._in_head, self._in_body, self._was_whole = True, False, True
         super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:

@@ -271,6 +271,10 @@ def test_pipelined_requests_are_answered_one_after_the_other(quick: tuple[str, i
         received = everything(connection)
     assert received.count(b"HTTP/1.1 200 ") == 6
     assert received.count(b"70000") == 5
+    small = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    with connected(quick) as connection:
+        connection.sendall(small * 8_000 + small.replace(b"host", b"connection: close\r\nhost"))  # 230 KB of heads
+        assert everything(connection).count(b"HTTP/1.1 200 ") == 8_001
 
 
 def test_the_service_answers_everybody_else_meanwhile(server: Server, http: httpx2.Client) -> None:
