@@ -1,14 +1,16 @@
 """Runs migrations on SQLite or PostgreSQL; the URL is that of the service's own settings."""
 
 import asyncio
+from dataclasses import replace
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app import settings
+from app.storage.rows import postgres_url
+from app.storage.rows.postgres_connect import Connector
 from app.storage.rows.tables import metadata
 
 _LOCK = 7_205_759_403_792_794
@@ -30,7 +32,14 @@ def _run(connection: Connection) -> None:
 
 
 async def _run_on_postgresql(url: str) -> None:
-    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    connect = Connector(replace(postgres_url.parse(url), prepared_statements="off"))
+    # Statements have no names: a pooler would keep them on a server that others use.
+    arguments = {
+        "async_creator_fn": lambda **_: connect(),
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: "",
+    }
+    engine = create_async_engine("postgresql+asyncpg://", poolclass=NullPool, connect_args=arguments)
     async with engine.connect() as connection:
         await connection.run_sync(_run)
         await connection.commit()

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.storage.options import StorageOptions
+from app.storage.rows import postgres_url
 
 PREFIX = "MEMSTORE_"
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
@@ -40,7 +41,8 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "",
         description="`sqlite:///path` or `postgresql://user:password@host/name`; a Unix socket's directory goes "
-        "into `?host=/dir`. Default: `memstore.db` in the data directory.",
+        "into `?host=/dir`; libpq's usual keys are known ([how to](../how-to/postgres-and-s3.md#the-url)). "
+        "Default: `memstore.db` in the data directory.",
     )
     blob_url: str = Field(
         "",
@@ -98,6 +100,11 @@ class Settings(BaseSettings):
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
         20,
         description="PostgreSQL connections per process, made as needed. Commits that wait together share a flush.",
+    )
+    database_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        60.0,
+        description="How long `memstore serve` waits at its start for a PostgreSQL that does not answer, starts up, "
+        "is full or read-only. What waiting can't change, such as a wrong password, ends it at once.",
     )
 
     rate_limit_requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
@@ -161,12 +168,15 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _check_database_url(cls, url: str) -> str:
+        if postgres_url.is_postgres(url):
+            postgres_url.parse(url)
+            return url
         try:
             parsed = make_url(url)
         except ArgumentError:
             parsed = None
-        if parsed is None or parsed.drivername not in ("sqlite", "postgresql"):
-            raise ValueError("must be sqlite:///path/to/file or postgresql://user:password@host:port/name")
+        if parsed is None or parsed.drivername != "sqlite":
+            raise ValueError(f"must be sqlite:///path/to/file or {postgres_url.EXAMPLE}")
         if parsed.drivername == "sqlite" and not parsed.database:
             raise ValueError("must name a file, such as sqlite:///data/memstore.db; memory is not kept")
         return url

@@ -140,12 +140,31 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        if not _can_be_mended(error):
+        text = _told(error)
+        if text is None:
             raise
         from app.cli import terminal
 
-        terminal.fail(str(error))
+        terminal.fail(text)
         sys.exit(2)
+
+
+def _told(error: Exception) -> str | None:
+    """What a person is told who can do something about an error; None for a fault of the program's own."""
+    if not _can_be_mended(error):
+        from app.storage.rows.postgres_errors import cause_of, sentence
+
+        cause = cause_of(error)
+        return None if cause is None else f"the database can't be used: {sentence(cause)}"
+    from app.contract.errors import Unavailable
+
+    if isinstance(error, Unavailable) and error.__cause__ is not None:
+        from app.storage.rows.postgres_errors import cause_of, sentence
+
+        cause = cause_of(error.__cause__)
+        if cause is not None and (more := sentence(cause)) not in str(error):
+            return f"{error}: {more}"
+    return str(error)
 
 
 def _can_be_mended(error: Exception) -> bool:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +21,16 @@ from app.cli import first_key, terminal
 from app.cli.first_key import FirstKey, State
 from app.cli.running import blamed_on, prepare
 from app.cli.unknown_settings import warn_of_unknown_settings
+from app.contract.errors import Unavailable
 from app.server import logs, tracing
 from app.server.protocol import BoundedProtocol
 from app.settings import Settings, load
 from app.storage.contents.blobs import open_blob_store
 from app.storage.rows import migrations
+from app.storage.rows.postgres_errors import DatabaseRefused
 from app.storage.storage import make_database
 
+_AGAIN_SECONDS = 0.5
 _SHUTDOWN_SECONDS = 15
 _KEEP_ALIVE_SECONDS = 75
 """Longer than balancers keep an idle connection (60 s is usual): who ends it first must not be the server."""
@@ -60,15 +64,30 @@ def _first_key(settings: Settings) -> FirstKey:
 
 
 def _check_schema(settings: Settings) -> None:
+    """See that the schema is current and the database takes writes; one that starts or fails over is waited for."""
+
     async def check() -> None:
         database = make_database(settings.database_url, 1)
-        await database.open()
         try:
+            await database.open()
             await migrations.require_current(database)
+            await database.require_writable()
         finally:
             await database.close()
 
-    asyncio.run(check())
+    until, waits = time.monotonic() + settings.database_wait_seconds, False
+    while True:
+        try:
+            return asyncio.run(check())
+        except DatabaseRefused:
+            raise
+        except Unavailable as error:
+            if time.monotonic() >= until:
+                raise
+            if not waits:
+                terminal.echo(f"memstore: {error}; waiting for up to {settings.database_wait_seconds:.0f} s", err=True)
+            waits = True
+            time.sleep(_AGAIN_SECONDS)
 
 
 def _greeting(url: str, settings: Settings, first: FirstKey | None) -> str:

@@ -55,11 +55,13 @@ class Condition:
         """The document of `/metrics`."""
 
     async def _ready(self) -> Ready:
-        database, blob_store = await asyncio.gather(
-            _state(measure_stage(self._storage.database)), _state(self._storage.ownership.check())
-        )
+        database, blob_store = await asyncio.gather(_state(self._database()), _state(self._storage.ownership.check()))
         both = database == blob_store == "ok"
         return {"status": "ok" if both else "unavailable", "database": database, "blob_store": blob_store}
+
+    async def _database(self) -> None:
+        await measure_stage(self._storage.database)
+        await self._storage.database.require_writable()
 
     async def _metrics(self) -> bytes:
         # Without the database the rest is still worth showing, above all then.

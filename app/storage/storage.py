@@ -9,6 +9,7 @@ from app.storage.contents.collector import Collector
 from app.storage.contents.mover import Mover
 from app.storage.contents.reading import ContentCache, Contents
 from app.storage.options import StorageOptions
+from app.storage.rows import postgres_url
 from app.storage.rows.database import Database
 from app.storage.rows.postgres import PostgresDatabase
 from app.storage.rows.sqlite import SqliteDatabase
@@ -21,10 +22,9 @@ from app.storage.upkeep.sweeper import Sweeper
 
 def make_database(url: str, pool_size: int) -> Database:
     """The database port for a `sqlite:///…` or `postgresql://…` URL; not opened yet."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        return SqliteDatabase(Path(parsed.database or ""))
-    return PostgresDatabase(parsed, pool_size=pool_size)
+    if postgres_url.is_postgres(url):
+        return PostgresDatabase(postgres_url.parse(url), pool_size=pool_size)
+    return SqliteDatabase(Path(make_url(url).database or ""))
 
 
 class Storage:

@@ -6,11 +6,11 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy.engine import make_url
 
 from app.contract.errors import Unavailable
 from app.storage.rows.postgres import PostgresDatabase
 from app.storage.rows.postgres_pool import PostgresPool
+from app.storage.rows.postgres_url import parse
 from app.storage.rows.statements import Statement
 from tests.support.backends import Services
 
@@ -83,7 +83,7 @@ async def test_closing_waits_for_a_connection_in_use_even_when_it_breaks(service
 async def test_a_request_that_meets_an_ended_connection_is_told_to_try_again(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = PostgresDatabase(make_url(services.postgres.create_database()), pool_size=1)
+    database = PostgresDatabase(parse(services.postgres.create_database()), pool_size=1)
     await database.open()
 
     async def fetchrow(*_: Any) -> None:

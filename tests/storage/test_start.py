@@ -16,7 +16,12 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_
 
 def start(directory: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Start a server with nothing but these variables; it ends by itself, or is killed."""
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "MEMSTORE_DATA_DIR": str(directory)}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(directory),
+        "MEMSTORE_DATABASE_WAIT_SECONDS": "0",
+        "MEMSTORE_DATA_DIR": str(directory),
+    }
     return subprocess.run(
         [MEMSTORE, "serve", "--port", "0"],
         env={**environment, **variables},

@@ -63,6 +63,7 @@ WRONG = {
     "MEMSTORE_CACHE_BYTES": ("-1", "greater than or equal to 0"),
     "MEMSTORE_SWEEP_INTERVAL_SECONDS": ("0", "greater than 0"),
     "MEMSTORE_ORPHAN_GRACE_SECONDS": ("-1", "greater than or equal to 0"),
+    "MEMSTORE_DATABASE_WAIT_SECONDS": ("-1", "greater than or equal to 0"),
     "MEMSTORE_DATABASE_POOL_SIZE": ("0", "greater than or equal to 1"),
 }
 
@@ -108,7 +109,12 @@ def test_a_database_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_start_that_can_not_work_ends_with_a_sentence(name: str, value: str, tmp_path: Path) -> None:
-    environment = {"PATH": "/usr/bin:/bin", "MEMSTORE_DATA_DIR": str(tmp_path), name: value}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "MEMSTORE_DATABASE_WAIT_SECONDS": "0",
+        "MEMSTORE_DATA_DIR": str(tmp_path),
+        name: value,
+    }
     done = subprocess.run(
         [MEMSTORE, "serve", "--port", "0"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
     )

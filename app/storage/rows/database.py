@@ -69,6 +69,10 @@ class Database(Protocol):
         """Connect. To be awaited once, in the loop that serves."""
         ...
 
+    async def require_writable(self) -> None:
+        """Find out whether it takes writes; a server that fails over may answer reads alone."""
+        ...
+
     async def close(self) -> None:
         """Wait for what is under way and disconnect."""
         ...

@@ -20,6 +20,8 @@ import asyncpg
 _SQLITE_ATTEMPTS = 5
 _LOCK_SECONDS = 5
 _LOCK_ATTEMPTS = 3
+_POOLED_ATTEMPTS = 50
+_POOLED_PAUSE_SECONDS = 0.1
 _REWRITE_BYTES = 1 << 30
 """A larger table is not rewritten: nobody can read it meanwhile."""
 _VACUUM_SECONDS = 3600.0
@@ -74,26 +76,32 @@ def _empty_log(connection: sqlite3.Connection) -> str | None:
     return "a reader held the write-ahead log; it is emptied when that reader ends"
 
 
-async def scrub_postgres(connection: Any, tables: Sequence[str]) -> list[Scrubbed]:
-    """Rewrite tables, their indexes and the statistics of them, on a connection of its own."""
-    await connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'")
+async def scrub_postgres(connection: Any, tables: Sequence[str], *, is_pooled: bool = False) -> list[Scrubbed]:
+    """Rewrite tables, their indexes and the statistics of them, on a connection of its own.
+
+    is_pooled: the connection leads to a pooler, which may send each statement to another server's session.
+    """
+    if not is_pooled:
+        await connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'")
     # A dead tuple that an older transaction may still read survives every vacuum.
     reader = await _wait_for_old_readers(connection)
-    scrubbed = [Scrubbed(table, await _rewrite(connection, f'"{table}"') or reader) for table in tables]
+    scrubbed = [Scrubbed(table, await _rewrite(connection, f'"{table}"', is_pooled) or reader) for table in tables]
     await connection.execute("ANALYZE " + ", ".join(f'"{table}"' for table in tables), timeout=_VACUUM_SECONDS)
     reader = await _wait_for_old_readers(connection)
-    return [*scrubbed, Scrubbed("pg_statistic", await _rewrite(connection, _STATISTICS) or reader)]
+    return [*scrubbed, Scrubbed("pg_statistic", await _rewrite(connection, _STATISTICS, is_pooled) or reader)]
 
 
-async def _rewrite(connection: Any, table: str) -> str | None:
+async def _rewrite(connection: Any, table: str, is_pooled: bool) -> str | None:
     """Why the table's file may still hold old bytes, None if it does not."""
     size = await connection.fetchval("SELECT pg_total_relation_size($1::text::regclass)", table)
     why_not = f"it is larger than {_REWRITE_BYTES >> 30} GiB; run VACUUM FULL in a quiet hour"
     if size <= _REWRITE_BYTES:
-        for _ in range(_LOCK_ATTEMPTS):
+        # Through a pooler no time limit can be set for a lock: it is tried again and again instead.
+        full, attempts = ("FULL, SKIP_LOCKED", _POOLED_ATTEMPTS) if is_pooled else ("FULL", _LOCK_ATTEMPTS)
+        for _ in range(attempts):
             before = await _file_of(connection, table)
             try:
-                await connection.execute(f"VACUUM (FULL) {table}", timeout=_VACUUM_SECONDS)
+                await connection.execute(f"VACUUM ({full}) {table}", timeout=_VACUUM_SECONDS)
             except asyncpg.LockNotAvailableError:
                 why_not = "it was in use all the time; run VACUUM FULL in a quiet hour"
                 continue
@@ -104,7 +112,10 @@ async def _rewrite(connection: Any, table: str) -> str | None:
             if await _file_of(connection, table) != before:
                 return None
             why_not = "VACUUM FULL is not permitted to this role; let the table's owner run it"
-            break
+            if not is_pooled:
+                break
+            why_not = f"it was in use all the time, or {why_not}"
+            await asyncio.sleep(_POOLED_PAUSE_SECONDS)
     try:
         await connection.execute(f"VACUUM {table}", timeout=_VACUUM_SECONDS)
     except asyncpg.PostgresError as error:

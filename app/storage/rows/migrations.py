@@ -5,10 +5,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
 from sqlalchemy.engine import make_url
 
 from app.contract.errors import MemstoreError
 from app.storage.rows.database import Database
+from app.storage.rows.postgres_errors import DatabaseRefused, cause_of, sentence
+from app.storage.rows.postgres_url import is_postgres
 from app.storage.rows.statements import Statement
 
 if TYPE_CHECKING:
@@ -44,17 +47,26 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     Raises:
         SchemaOutOfDate: the database has a revision that this program does not know.
     """
-    url = make_url(database_url)
-    if url.get_backend_name() == "sqlite" and url.database:
+    if not is_postgres(database_url) and (url := make_url(database_url)).database:
         # Alembic takes longer to import than most commands take to run, and there is seldom something to do.
         if revision == "head" and _embedded_revision(Path(url.database)) == head_revision():
             return
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     from alembic import command
     from alembic.util.exc import CommandError
+    from sqlalchemy.exc import DBAPIError
 
     try:
         command.upgrade(_config(database_url), revision)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.TargetServerAttributeNotMatched) as error:
+        if not is_postgres(database_url):
+            raise
+        raise DatabaseRefused(f"the database can't be migrated: {sentence(error)}") from error
+    except DBAPIError as error:
+        cause = cause_of(error)
+        if cause is None:
+            raise
+        raise DatabaseRefused(f"the database can't be migrated: {sentence(cause)}") from error
     except CommandError as error:
         raise SchemaOutOfDate(
             f"the database can't be migrated: {error}. It may be of a newer version of this program; use that one"
@@ -93,7 +105,9 @@ async def require_current(database: Database) -> None:
     wanted = head_revision()
     try:
         row = await database.fetch_one(_REVISION, {})
-    except MemstoreError:
+    except MemstoreError as error:
+        if "no such table" not in str(error):
+            raise  # It is away, or refuses the role.
         row = None
     except Exception as error:
         if "alembic_version" not in str(error):

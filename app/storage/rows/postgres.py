@@ -7,14 +7,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy.engine import URL
 
 from app.contract.errors import Overloaded, Unavailable
 from app.storage.metrics import DATABASE_FAILURES, DATABASE_SECONDS
 from app.storage.rows.database import Reader, Row, Work, tell_nobody
 from app.storage.rows.leftovers import Scrubbed, kept_elsewhere, scrub_postgres
 from app.storage.rows.postgres_batches import GroupCommit
+from app.storage.rows.postgres_connect import Connector
+from app.storage.rows.postgres_errors import DatabaseRefused, is_transient, sentence
 from app.storage.rows.postgres_pool import PoolClosed, PoolTimeout, PostgresPool
+from app.storage.rows.postgres_url import PostgresTarget
 from app.storage.rows.statements import Batch, Mutation, Parameters, Statement
 from app.storage.rows.timing import timed
 
@@ -22,7 +24,6 @@ T = TypeVar("T")
 
 _ATTEMPTS = 5
 _ACQUIRE_SECONDS = 5.0
-_COMMAND_SECONDS = 15.0
 _MUTATIONS_PER_STORE = 2
 """Two keep the store's row busy (one commits while the next arrives); more only queue inside the database."""
 
@@ -40,7 +41,17 @@ _NOT_THERE = (
     asyncpg.InternalServerError,
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
+
+
+def _cant_be_used(error: Exception) -> Unavailable:
+    kind = Unavailable if is_transient(error) else DatabaseRefused
+    return kind(f"the database can't be used: {sentence(error)}")
 
 
 class _StoreGates:
@@ -141,20 +152,14 @@ class _Transaction:
             await self._connection.executemany(compiled.sql, arguments)
 
 
-def connect_arguments(url: URL) -> dict[str, Any]:
-    """What `asyncpg.connect` takes for a `postgresql://` URL; `?host=/dir` is a Unix socket's directory."""
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return {"dsn": plain}
-
-
 class PostgresDatabase:
     """The `Database` port on PostgreSQL."""
 
     has_single_statement_mutations = True
     system = "postgresql"
 
-    def __init__(self, url: URL, *, pool_size: int = 20) -> None:
-        self._url = url
+    def __init__(self, target: PostgresTarget, *, pool_size: int = 20) -> None:
+        self._connect = Connector(target)
         self._gates = _StoreGates(_MUTATIONS_PER_STORE)
         self._pool = PostgresPool(self._connect, pool_size, _ACQUIRE_SECONDS)
         self.on_commit: Callable[[str], None] = tell_nobody
@@ -164,24 +169,17 @@ class PostgresDatabase:
         try:
             await self._pool.open()
         except (*_NOT_THERE, asyncpg.PostgresError) as error:
-            raise Unavailable(f"the database can't be used: {error}") from error
+            raise _cant_be_used(error) from error
+        except PoolTimeout as error:
+            raise Overloaded("the database takes no more connections; try again") from error
+
+    async def require_writable(self) -> None:
+        async with self._connection() as connection:
+            if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "on":
+                raise asyncpg.ReadOnlySQLTransactionError("the server is read-only")
 
     async def close(self) -> None:
         await self._pool.close()
-
-    async def _connect(self) -> Any:
-        return await asyncpg.connect(
-            **connect_arguments(self._url),
-            statement_cache_size=512,
-            max_cached_statement_lifetime=0,
-            command_timeout=_COMMAND_SECONDS,
-            timeout=_ACQUIRE_SECONDS,
-            server_settings={
-                "application_name": "memstore",
-                # Plans are kept, and the stage is empty most of the time: a plan made then would scan it for good.
-                "enable_seqscan": "off",
-            },
-        )
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -197,6 +195,12 @@ class PostgresDatabase:
         except asyncpg.TooManyConnectionsError as error:
             DATABASE_FAILURES.labels("busy").inc()
             raise Overloaded("the database takes no more connections; try again") from error
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            DATABASE_FAILURES.labels("away").inc()
+            raise Unavailable("the database is read-only (a standby, or a failover under way); try again") from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            DATABASE_FAILURES.labels("away").inc()
+            raise DatabaseRefused("the database's role may not do what the service needs (42501)") from error
         except _NOT_THERE as error:
             DATABASE_FAILURES.labels("away").inc()
             raise Unavailable("the database does not answer or can't store; try again") from error
@@ -233,9 +237,10 @@ class PostgresDatabase:
         try:
             connection = await self._connect()
         except (*_NOT_THERE, asyncpg.PostgresError) as error:
-            raise Unavailable(f"the database can't be used: {error}") from error
+            raise _cant_be_used(error) from error
         try:
-            return await scrub_postgres(connection, tables), await kept_elsewhere(connection)
+            scrubbed = await scrub_postgres(connection, tables, is_pooled=self._connect.is_pooled)
+            return scrubbed, await kept_elsewhere(connection)
         finally:
             await connection.close()
 

@@ -27,6 +27,7 @@ from app.storage.rows.timing import timed
 T = TypeVar("T")
 
 _BUSY_MILLISECONDS = 10_000
+_ONE = Statement("SELECT 1 AS one")
 _GROUP = 256
 """Writes that share one commit at most."""
 
@@ -220,6 +221,9 @@ class SqliteDatabase:
             raise translate(error) from error
         self._writer = _Writer(self._path, asyncio.get_running_loop())
         self._writer.start()
+
+    async def require_writable(self) -> None:
+        await self.fetch_one(_ONE, {})
 
     async def close(self) -> None:
         self._closed = True

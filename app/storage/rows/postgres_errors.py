@@ -1,0 +1,92 @@
+"""What an administrator is told of a PostgreSQL that can't be used: what is wrong, and what would help."""
+
+import socket
+import ssl
+
+import asyncpg
+
+from app.contract.errors import Unavailable
+
+OLDEST = 13
+"""The first version that has every function which is used here."""
+
+
+class DatabaseRefused(Unavailable):
+    """The database can't be used as it is, until an administrator changes something."""
+
+
+_ADVICE: tuple[tuple[type[Exception], str], ...] = (
+    (asyncpg.InvalidPasswordError, "correct the password in MEMSTORE_DATABASE_URL"),
+    (asyncpg.InvalidAuthorizationSpecificationError, "see the role in MEMSTORE_DATABASE_URL, and pg_hba.conf"),
+    (asyncpg.InvalidCatalogNameError, "make it: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"),
+    (asyncpg.InsufficientPrivilegeError, "grant it to the role; 'memstore migrate' needs CREATE on the schema"),
+    (asyncpg.InvalidSchemaNameError, "see that the schema in the role's search_path is there"),
+    (asyncpg.UndefinedTableError, "run 'memstore migrate', with the same search_path"),
+    (asyncpg.TooManyConnectionsError, "raise its limit, or lower MEMSTORE_DATABASE_POOL_SIZE"),
+    (asyncpg.DiskFullError, "make room on the database's disk"),
+    (asyncpg.ReadOnlySQLTransactionError, "name the primary, or all hosts with target_session_attrs=read-write"),
+    (asyncpg.TargetServerAttributeNotMatched, "see which of the hosts takes writes"),
+    (asyncpg.CannotConnectNowError, "wait until it has started"),
+    (asyncpg.LockNotAvailableError, "try again when others use it less, or raise lock_timeout"),
+    (asyncpg.QueryCanceledError, "raise the statement_timeout of this role"),
+    (asyncpg.UndefinedObjectError, "see the names in MEMSTORE_DATABASE_URL"),
+    (asyncpg.CantChangeRuntimeParamError, "leave it out of the options in MEMSTORE_DATABASE_URL"),
+    (asyncpg.ProtocolViolationError, "a pooler in between takes fewer parameters: leave them out of the URL"),
+)
+_ADMINISTRATORS = (asyncpg.PostgresConnectionError, *(kind for kind, _ in _ADVICE))
+_TRANSIENT = (
+    TimeoutError,
+    ConnectionError,
+    FileNotFoundError,  # A socket that is not there yet.
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.ConnectionFailureError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether waiting may help: the server starts, fails over or is full."""
+    if isinstance(error, ssl.SSLError) or (isinstance(error, ConnectionError) and "SSL" in str(error)):
+        return False
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_AGAIN
+    return isinstance(error, _TRANSIENT)
+
+
+def sentence(error: BaseException) -> str:
+    """What is wrong, in one line, and what to do about it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}); see sslrootcert and the host's name"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or text}); see sslmode, sslcert and sslkey"
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in text:
+        return f"the server speaks no TLS ({text}); turn it on there, or set sslmode=prefer"
+    if isinstance(error, socket.gaierror):
+        return f"its host's name can't be resolved ({error.strerror}); see the host in MEMSTORE_DATABASE_URL"
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time; see that it runs, and host and port in MEMSTORE_DATABASE_URL"
+    if isinstance(error, OSError):
+        return f"{text}; see that it runs, and what MEMSTORE_DATABASE_URL names"
+    for kind, advice in _ADVICE:
+        if isinstance(error, kind):
+            return f"{text}; {advice}"
+    return text
+
+
+def cause_of(error: BaseException | None) -> BaseException | None:
+    """The driver's error behind another one that an administrator can do something about; None if there is none."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        found: BaseException = error
+        if isinstance(error, _ADMINISTRATORS):
+            return found
+        below: BaseException | None = getattr(error, "orig", None)
+        error = below or error.__cause__
+    return None
