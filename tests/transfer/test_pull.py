@@ -74,8 +74,7 @@ def relay(server: Server) -> Iterator[Relay]:
 @pytest.fixture
 def target(backend: Backend, tmp_path: Path) -> dict[str, str]:
     environment = backend.environment(tmp_path)
-    if "MEMSTORE_DATABASE_URL" in environment:
-        run_cli(environment, "migrate")
+    run_cli(environment, "migrate")
     run_cli(environment, "keys", "create", "--workspace", "default")
     return environment
 
