@@ -272,7 +272,9 @@ async def _whole_begun(parts: Parts, directory: Path) -> str:
 
 
 async def _run_erasure(parts: Parts, erasure_id: str) -> None:
-    parts.outside.rows.execute("DELETE FROM leases")  # that of a run which ended with an error runs out
+    # What a run that ended with an error holds runs out: its lease, and its claim on contents.
+    parts.outside.rows.execute("DELETE FROM leases")
+    parts.end_claims()
     row = await Erasures(parts.storage, OPERATOR).run(erasure_id, lambda line: None)
     assert row["finished_at"] is not None
 
