@@ -1,7 +1,8 @@
 """A store's history as a Git repository: one commit per version, through `git fast-import`.
 
 The author and the time of a commit are the version's. A version whose text was redacted is a commit that says so and
-changes nothing. Paths that Git can't hold (with a `.git` in them) are left out and reported.
+changes nothing. Paths that Git can't hold, since a file system could take a part of them for `.git`, are left out and
+reported.
 """
 
 import asyncio
@@ -24,6 +25,24 @@ from app.transfer.exporting import Exported, Exporter, Exports
 
 _BRANCH = "refs/heads/main"
 _HOST = "memstore.invalid"
+
+
+_IGNORED_BY_HFS = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+_GITS_OWN = (".git", "git~1")
+"""`git~1` is the short name that NTFS gives to `.git`."""
+_AS_THEY_ARE = "* -text !eol !filter !ident !working-tree-encoding\n"
+
+
+def is_gits_own(segment: str) -> bool:
+    """Whether Git refuses a part of a path, because HFS+ or NTFS could take it for `.git`.
+
+    HFS+ ignores some code points and case. NTFS ignores case, and spaces and dots at the end; it takes what follows a
+    colon for the name of a stream, and a backslash for a separator.
+    """
+    if segment.translate(_IGNORED_BY_HFS).lower() == ".git":
+        return True
+    parts = segment.partition(":")[0].split("\\")
+    return any(part.rstrip(" .").lower() in _GITS_OWN for part in parts)
 
 
 class GitHistory:
@@ -54,6 +73,7 @@ class GitHistory:
         if process.returncode:
             raise InvalidRequest(f"git fast-import failed: {errors}")
         if stream.commits:
+            await asyncio.to_thread(_take_texts_as_they_are, directory)
             await asyncio.to_thread(_run, git, directory, "reset", "--quiet", "--hard")
         return exporter.result
 
@@ -65,6 +85,13 @@ def _find_git(directory: Path) -> str:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InvalidRequest(f"{str(directory)!r} is there and is no empty directory; name another place")
     return git
+
+
+def _take_texts_as_they_are(directory: Path) -> None:
+    """A memory at `/.gitattributes` is a text: it must not change how the others are written to disk."""
+    attributes = directory / ".git" / "info" / "attributes"
+    attributes.parent.mkdir(exist_ok=True)
+    attributes.write_text(_AS_THEY_ARE, encoding="ascii")
 
 
 def _begin(git: str, directory: Path) -> subprocess.Popen[bytes]:
@@ -132,7 +159,7 @@ class _Stream:
             return self._leave(memory_id)
         if path is None or content is None:
             return []
-        if any(segment.lower() == ".git" for segment in path.split("/")):
+        if any(is_gits_own(segment) for segment in path.split("/")):
             if path not in self._result.left_out:
                 self._result.left_out.append(path)
             return self._leave(memory_id)
