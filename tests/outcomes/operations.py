@@ -73,6 +73,16 @@ async def _memory(parts: Parts, directory: Path) -> Any:
     return await parts.create(await parts.store(), "first", "/notes/memory.md")
 
 
+async def _deleted_memory(parts: Parts, directory: Path) -> Any:
+    memory = await parts.create(await parts.store(), "deleted")
+    await parts.delete(memory)
+    return memory
+
+
+async def _delete_again(parts: Parts, memory: Any) -> None:
+    await parts.memories.delete(parts.caller, memory.store_id, memory.memory_id, expected_sha256=None, is_repeated=True)
+
+
 async def _past(parts: Parts, directory: Path) -> Any:
     return await parts.create_past("past")
 
@@ -458,12 +468,8 @@ OPERATIONS = {
     "change a memory's content": Operation(_memory, _update),
     "rename a memory": Operation(_memory, _rename),
     "delete a memory": Operation(_memory, lambda parts, memory: parts.delete(memory), NotFound),
-    "delete a memory, repeated by an SDK": Operation(
-        _memory,
-        lambda parts, memory: parts.memories.delete(
-            parts.caller, memory.store_id, memory.memory_id, expected_sha256=None, is_repeated=True
-        ),
-    ),
+    "delete a memory, repeated by an SDK": Operation(_memory, _delete_again),
+    "delete a memory that is deleted, repeated by an SDK": Operation(_deleted_memory, _delete_again),
     "move a directory": Operation(_memory, _move, NotFound),
     "redact a version": Operation(_past, _redact_and_clean),
     "redact a version that was moved": Operation(_moved_past, _redact_and_clean),
