@@ -55,6 +55,9 @@ def mount(
     cache_dir: CacheDir = None,
     keep_cache: KeepCache = False,
     on_conflict: PolicyName = "merge",
+    allow_other: Annotated[
+        bool, typer.Option("--allow-other", help="Let every user of this host read and write in it (FUSE).")
+    ] = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay, and unmount at the end (Ctrl-C, SIGTERM).")
     ] = False,
@@ -62,7 +65,9 @@ def mount(
     """Open stores as directories below ROOT. Returns when they are live; succeeds if they already are."""
     from app.mount.daemon import daemon
 
-    order = _order(session, store, read_only, mode, cache_dir, on_conflict, keep_cache=keep_cache)
+    order = _order(
+        session, store, read_only, mode, cache_dir, on_conflict, keep_cache=keep_cache, allow_other=allow_other
+    )
     root = _absolute(root)
     places = _places()
     output = sys.stderr.fileno() if foreground else None
@@ -73,6 +78,8 @@ def mount(
                 terminal.echo(field(f"{entry['path']}  {entry['memory_store_id']}  {_kind(entry)}"))
             if not shown["root_read_only"]:
                 terminal.echo(f"note: {root} itself is not read-only ({_why_open(shown)})", err=True)
+            if allow_other:
+                terminal.echo(f"note: every user of this host can {_doing(shown)} the stores below {root}", err=True)
             _mention_kept(shown, {entry["memory_store_id"] for entry in shown["stores"]})
         if foreground:
             _wait(ended)
@@ -196,7 +203,7 @@ def attach(
 
 def _order(
     session: str | None, store: str | None, read_only: bool, mode: str, cache_dir: Path | None, policy: str, *,
-    keep_cache: bool = False,
+    keep_cache: bool = False, allow_other: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What to open, as a request's members."""
     from app.cli.mount_settings import credentials
@@ -213,7 +220,8 @@ def _order(
     if policy not in policies:
         raise typer.BadParameter(f"must be one of {', '.join(policies)}", param_hint="--on-conflict")
     cache = _absolute(cache_dir) if cache_dir else None
-    return Order(credentials(), session, store, read_only, mode, cache, Policy(policy), keep_cache).to_json()
+    order = Order(credentials(), session, store, read_only, mode, cache, Policy(policy), keep_cache, allow_other)
+    return order.to_json()
 
 
 def _places() -> "Places":
@@ -316,7 +324,12 @@ def _mention_kept(answer: dict[str, Any], stores: set[str] | None = None, said: 
 
 
 def _kind(entry: dict[str, Any]) -> str:
-    return f"{entry['mode']}, read-only" if entry["read_only"] else str(entry["mode"])
+    words = [str(entry["mode"])] + ["read-only"] * entry["read_only"] + ["open to all users"] * entry["allow_other"]
+    return ", ".join(words)
+
+
+def _doing(shown: dict[str, Any]) -> str:
+    return "read" if all(entry["read_only"] for entry in shown["stores"]) else "read and change"
 
 
 def _why_open(shown: dict[str, Any]) -> str:

@@ -532,6 +532,39 @@ def test_other_users_of_the_host_see_nothing_of_a_mount(host: Host, sessions: Se
     assert done.returncode != 0
 
 
+def test_a_mount_that_is_opened_to_others_says_so_and_serves_another_user(
+    host: Host, sessions: Sessions, fuse: None
+) -> None:
+    notes, law = sessions.store("Notes", plan="buy milk\n"), sessions.store("Law", law="do not\n")
+    session = sessions.open(notes, read_only=(law,))
+    order = ("mount", "--session", session, "--root", host.root, "--allow-other")
+    said = host.memstore(*order)
+    assert f"every user of this host can read and change the stores below {host.root}" in said.stderr
+    assert "open to all users" in said.stdout
+    host.directory.chmod(0o755)
+    commands = "cat plan.md; echo x > new.md; echo y >> new.md; mkdir d; mv new.md d"
+    subprocess.run([*NOBODY, "sh", "-ec", commands], cwd=host.root / "notes", check=True, capture_output=True)
+    done = subprocess.run([*NOBODY, "sh", "-c", "echo x > law/law.md"], cwd=host.root, check=False, capture_output=True)
+    assert b"Read-only file system" in done.stderr
+    host.kill_worker()
+    wait_for("the next worker", lambda: host.status()["restarts"] == 1)
+    subprocess.run([*NOBODY, "sh", "-ec", "echo z >> notes/d/new.md"], cwd=host.root, check=True, capture_output=True)
+    host.memstore("flush")
+    assert sessions.texts(notes) == {"/plan.md": "buy milk\n", "/d/new.md": "x\ny\nz\n"}
+    assert [entry["allow_other"] for entry in host.status()["stores"]] == [True, True]
+    closed = host.memstore(*order[:-1], check=False)
+    assert closed.returncode == 2
+    assert "is mounted with --allow-other: unmount it first" in closed.stderr
+
+
+def test_a_mirror_is_not_opened_to_others_without_a_word(host: Host, sessions: Sessions) -> None:
+    order = ("mount", "--session", sessions.open(sessions.store("Notes")), "--root", host.root, "--mode", "mirror")
+    refused = host.memstore(*order, "--allow-other", check=False)
+    assert refused.returncode == 2
+    assert "open it with chmod" in refused.stderr
+    assert not host.root.exists()
+
+
 def test_a_cache_directory_of_others_is_refused(host: Host, sessions: Sessions, tmp_path: Path) -> None:
     session = sessions.open(sessions.store("Notes"))
     (tmp_path / "open").mkdir()

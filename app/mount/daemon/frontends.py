@@ -61,13 +61,14 @@ class FuseFrontEnd:
 
     def __init__(
         self, engine: StoreEngine, fd: int, custody: Custody, name: str, *, read_only: bool, path: Path | None,
-        label: str = "a mount",
+        open_to_others: bool = False, label: str = "a mount",
     ) -> None:  # fmt: skip
         """The engine has not started.
 
         fd: of /dev/fuse, with a mount; it is closed at the end.
         name: under which the supervisor keeps the descriptor. If it has kept it already, the mount is taken over.
         path: where the mount is in this process's namespace, if it is.
+        open_to_others: other users of its host get in, as its owner wants.
         label: in the log, which holds no store's name.
         """
         self._engine = engine
@@ -78,7 +79,7 @@ class FuseFrontEnd:
         self._label = label
         state = custody.state(name)
         self._filesystem = FileSystem(engine, read_only=read_only)
-        if path is not None:  # on the host: other users get in when its owner opens the directory with chmod
+        if path is not None and not open_to_others:  # on the host: others get in when its owner opens it with chmod
             self._filesystem.tree.root.mode = stat.S_IFDIR | 0o700
         self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix=label)
         self._session = Session(

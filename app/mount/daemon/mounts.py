@@ -69,11 +69,13 @@ class Mounts:
                     f"{root} shows {group.order.what} of {group.order.credentials.base_url}: "
                     "unmount it first, or choose another --root"
                 )
-            missing = [attachment for attachment in attachments if not self._is_shown(group, attachment)]
+            missing = [attachment for attachment in attachments if not self._is_shown(group, order, attachment)]
             self._hold(group, holder)
             if not missing:
                 return group
             mode = next((store.mode for store in group.stores.values()), None) or modes.choose(order)
+            if mode == MIRROR and order.allow_other:
+                raise MountError(modes.NO_OPEN_MIRROR)
             names = [attachment.slug for attachment in missing]
             if group.on_host is None:
                 group.on_host = roots.prepare(root, names, closed=mode == FUSE)
@@ -282,7 +284,7 @@ class Mounts:
         return group
 
     @staticmethod
-    def _is_shown(group: Group, attachment: Attachment) -> bool:
+    def _is_shown(group: Group, order: Order, attachment: Attachment) -> bool:
         shown = group.stores.get(attachment.slug)
         if shown is None:
             return False
@@ -290,6 +292,11 @@ class Mounts:
             raise MountError(
                 f"{shown.path} shows the store {shown.attachment.store_id}, read "
                 f"{'only' if shown.attachment.read_only else 'and write'}: unmount it first"
+            )
+        if shown.order.allow_other != order.allow_other:
+            raise MountError(
+                f"{shown.path} is mounted {'with' if shown.order.allow_other else 'without'} --allow-other: "
+                "unmount it first"
             )
         return True
 
@@ -300,7 +307,7 @@ class Mounts:
             return
         fd = mounting.open_device()
         try:
-            options = mounting.Options(attachment.slug, read_only=attachment.read_only, enforced=True)
+            options = mounting.Options(attachment.slug, read_only=attachment.read_only, enforced=not order.allow_other)
             mounting.mount(fd, str(path), options)
         except OSError as error:
             os.close(fd)
@@ -354,7 +361,7 @@ class Mounts:
             on_host = path if group.on_host is not None else None
             return FuseFrontEnd(
                 engine, fd, self._custody, name, read_only=attachment.read_only, path=on_host,
-                label=f"store {attachment.store_id}",
+                open_to_others=order.allow_other, label=f"store {attachment.store_id}",
             )  # fmt: skip
 
         try:

@@ -69,6 +69,7 @@ class OpenStore:
             "memory_store_id": self.attachment.store_id,
             "name": self.attachment.name,
             "read_only": self.attachment.read_only,
+            "allow_other": self.order.allow_other,
             "mode": self.mode,
             **self.engine.status(),
             **self.front.status(),

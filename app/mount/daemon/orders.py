@@ -30,6 +30,8 @@ class Order:
     policy: Policy
     keep_cache: bool = False
     """Leave on disk, at the end, what a start without the server needs."""
+    allow_other: bool = False
+    """Every user of the host may read and write in the mount."""
 
     @property
     def owner(self) -> str:
@@ -54,6 +56,7 @@ class Order:
             "cache": str(self.cache) if self.cache else None,
             "policy": self.policy.value,
             "keep_cache": self.keep_cache,
+            "allow_other": self.allow_other,
         }
 
     @classmethod
@@ -77,4 +80,5 @@ class Order:
             cache=Path(request["cache"]) if request.get("cache") else None,
             policy=Policy(request["policy"]),
             keep_cache=bool(request.get("keep_cache")),
+            allow_other=bool(request.get("allow_other")),
         )
