@@ -4,7 +4,7 @@ Two texts are the same here if they differ only in
 
 - canonical form (NFC, NFD, NFKC, NFKD: `é` as one character or two, `ﬁ` as a ligature) and in invisible characters
   (soft hyphens, zero-width spaces, marks of direction);
-- upper and lower case;
+- upper and lower case, the two letters i of Turkish, and typewritten or typeset quotation marks and hyphens;
 - white space: any amount and kind of it is one space, line ends and no-break spaces too;
 - the escapes of JSON (`\u00e9`, `\/`, `\n`), of HTML (`&eacute;`, `&#233;`, `&#xe9;`, `&nbsp;`, `<br>`), and of URLs
   (`%C3%A9`, `+`), and these inside one another up to three times.
@@ -20,12 +20,24 @@ from dataclasses import dataclass
 
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0]"
+    "\ufe00-\ufe0f\ufeff\uffa0\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_JSON = re.compile(r'(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|\\U[0-9a-fA-F]{8}|\\x[0-9a-fA-F]{2}|\\["\\/bfnrt]')
+_JSON = re.compile(
+    r"(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|\\U[0-9a-fA-F]{8}|(?:\\x[0-9a-fA-F]{2})+|\\[\"'\\/bfnrt\n]"
+)
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_BREAK = re.compile(r"<br\b[^<>]{0,200}>", re.IGNORECASE)
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
+_LETTERS = str.maketrans(
+    {
+        **dict.fromkeys("\u0130\u0131", "i"),
+        **dict.fromkeys("\u2018\u2019\u201b\u02bc", "'"),
+        **dict.fromkeys("\u201c\u201d\u201f", '"'),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
+    }
+)
+"""What folding of case leaves apart: the letters i of Turkish, and what typesetting makes of quotes and hyphens."""
+_APART = re.compile(f"[{''.join(map(chr, _LETTERS))}]")
 _LAYERS = 3
 _HIGHEST = 0x10FFFF
 
@@ -85,20 +97,36 @@ def _shown(text: str) -> str:
 
 
 def _folded(shown: str) -> str:
-    return shown.casefold()
+    if shown.isascii():
+        return shown.lower()
+    # Folding takes some letters apart (\u0390), so what it gives is composed again.
+    if _APART.search(shown):
+        shown = shown.translate(_LETTERS)
+    return unicodedata.normalize("NFKC", shown.casefold().replace("i\u0307", "i"))
 
 
 def _places(shown: str, folded: str, wanted: str, around: int) -> Iterator[Occurrence]:
-    # Only a few characters become longer when their case is folded (ß), so most texts need no table of places.
-    at: list[int] | range = range(len(shown) + 1)
-    if len(folded) != len(shown):
-        at = [place for place, character in enumerate(shown) for _ in character.casefold()] + [len(shown)]
+    starts: list[int] | range = range(len(shown))
+    if not shown.isascii():
+        # Parts fold to what their whole folds to, but for marks in an order that no keyboard writes.
+        starts = [place for place, part in _clusters(shown) for _ in _folded(part)]
+        starts = starts[: len(folded)] + [len(shown) - 1] * (len(folded) - len(starts))
     start = folded.find(wanted)
     while start >= 0:
         end = start + len(wanted)
-        first, behind = at[start], at[end - 1] + 1
+        first = starts[start]
+        behind = next((place for place in starts[end:] if place > starts[end - 1]), len(shown))
         yield Occurrence(shown[max(0, first - around) : first], shown[first:behind], shown[behind : behind + around])
         start = folded.find(wanted, end)
+
+
+def _clusters(shown: str) -> Iterator[tuple[int, str]]:
+    """Each character with the marks that are combined with it, and where it begins."""
+    start = 0
+    for place in range(1, len(shown) + 1):
+        if place == len(shown) or not unicodedata.combining(shown[place]):
+            yield start, shown[start:place]
+            start = place
 
 
 def _forms(text: str) -> Iterator[str]:
@@ -110,15 +138,18 @@ def _forms(text: str) -> Iterator[str]:
         if (form := reader(text)) not in seen:
             seen.add(form)
             yield form
-    for _ in range(_LAYERS if readers else 0):
-        before = text
-        for _, reader in _READERS:
-            text = reader(text)
-        if text == before:
-            return
-        if text not in seen:
-            seen.add(text)
-            yield text
+    # With a plus sign as itself, as in a telephone number, and as a space.
+    for layered in (_READERS[:-1], _READERS) if "+" in text else (_READERS[:-1],):
+        form = text
+        for _ in range(_LAYERS if readers else 0):
+            before = form
+            for _, reader in layered:
+                form = reader(form)
+            if form == before:
+                break
+            if form not in seen:
+                seen.add(form)
+                yield form
 
 
 def _without_json(text: str) -> str:
@@ -127,7 +158,9 @@ def _without_json(text: str) -> str:
         if escape[1] == "u" and escape[2] != "{":
             units = bytes.fromhex("".join(escape.split("\\u")))
             return units.decode("utf-16-be", errors="replace")
-        if escape[1] in "uUx":
+        if escape[1] == "x":
+            return _decoded(bytes.fromhex(escape.replace("\\x", "")))
+        if escape[1] in "uU":
             number = int(escape[2:].strip("{}"), 16)
             return chr(number) if number <= _HIGHEST else escape
         return _SHORT.get(escape[1], escape[1])
@@ -141,9 +174,17 @@ def _without_html(text: str) -> str:
 
 def _percent_decoded(text: str) -> str:
     def character(match: re.Match[str]) -> str:
-        return bytes.fromhex(match[0].replace("%", "")).decode(errors="replace")
+        return _decoded(bytes.fromhex(match[0].replace("%", "")))
 
     return _PERCENT.sub(character, text)
+
+
+def _decoded(escaped: bytes) -> str:
+    """What escaped bytes are: UTF-8, or Latin-1, which old programs escape."""
+    try:
+        return escaped.decode()
+    except UnicodeDecodeError:
+        return escaped.decode("latin-1")
 
 
 def _without_percent(text: str) -> str:
@@ -153,13 +194,14 @@ def _without_percent(text: str) -> str:
 _READERS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("\\", _without_json),
     ("&<", _without_html),
+    ("%", _percent_decoded),
     ("%+", _without_percent),
 )
 """What each kind of escape begins with, and what reads it."""
 
 SPELLINGS: tuple[str, ...] = (
     "canonical forms of Unicode (NFC, NFD, NFKC, NFKD), and without invisible characters",
-    "upper and lower case",
+    "upper and lower case; quotation marks and hyphens, typewritten or typeset",
     "white space of any kind and amount, line ends too",
     "escapes of JSON, HTML and URLs",
 )

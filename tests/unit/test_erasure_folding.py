@@ -36,6 +36,11 @@ SPELLINGS = {
     "combining entity": "Jose&#769; Mu&#776;ller",
     "HTML line break": "José<br/>Müller",
     "HTML in JSON": json.dumps("Jos&eacute; M&uuml;ller"),
+    "HTML line break with attributes": "José<br class='x'>Müller",
+    "hard line break of Markdown": "José\\\nMüller",
+    "variation selector": "José\U000e0100 Müller",
+    "bytes of Python": repr(NAME.encode()),
+    "URL in Latin-1": quote(NAME, encoding="latin-1"),
     "URL": quote(NAME),
     "form": quote_plus(NAME),
     "URL in JSON": json.dumps({"q": quote_plus(NAME)}),
@@ -53,9 +58,29 @@ def test_a_name_is_found_in_each_spelling(spelling: str, around: str) -> None:
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 def test_a_name_may_be_asked_for_in_another_spelling(spelling: str) -> None:
-    if spelling.startswith('"') or "<br" in spelling or "+" in spelling:
+    if spelling.startswith(('"', "b'")) or "<br" in spelling or "+" in spelling:
         pytest.skip("somebody asks for a name, not for a document")
     assert Folded(spelling).is_in(f"says {NAME}.")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("İstanbul", "istanbul"), ("ISPARTA", "\u0131sparta"), ("O'Brien", "O\u2019Brien"), ("O'Brien", "O\\'Brien"),
+        ("Smith-Jones", "Smith\u2011Jones"), ('"Bo" Li', "\u201cBo\u201d Li"), ("\u0390", "\u0399\u0308\u0301"),
+        ("STRASSE", "stra\u1e9ee"), ("葛城", "葛\U000e0100城"), ("\u0391\u038a", "\u03b1\u03af"),
+    ],
+)  # fmt: skip
+def test_one_name_as_two_keyboards_write_it(one: str, other: str) -> None:
+    for wanted, written in ((one, other), (other, one)):
+        assert Folded(wanted).is_in(f"a {written} b")
+        (found,) = Folded(wanted).occurrences(f"a {written} b", 2)
+        assert (found.before, found.after) == ("a ", " b")
+
+
+@pytest.mark.parametrize("text", ["tel:+49%20170", "q=%2B49+170", "+49&nbsp;170", '"\\u002b49 170"'])
+def test_a_telephone_number_is_found_in_links_and_forms(text: str) -> None:
+    assert Folded("+49 170").is_in(text)
 
 
 @pytest.mark.parametrize("text", ["José Möller", "JoséMüller", "Jose Muller", "Müller, José", "", "\\u00zz & %zz &;"])
