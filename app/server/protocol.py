@@ -7,6 +7,7 @@ is still awaited a greatest number. What is over a bound is refused in the API's
 
 import asyncio
 import logging
+import re
 import sys
 from typing import ClassVar
 
@@ -18,8 +19,12 @@ from app.contract.errors import HeadTooLarge, InvalidRequest, MemstoreError, Req
 from app.server.envelope import envelope
 
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.ERROR)
+# A level would be set back when a worker configures its logs; a filter stays.
+_log.addFilter(lambda record: record.levelno >= logging.ERROR)
 """What can't be parsed gets an answer, and no line: nobody without a key fills a log."""
+
+_H2C = re.compile(rb"^upgrade(?=:[ \t]*h2c[ \t]*\r?$)", re.IGNORECASE | re.MULTILINE)
+"""An offer of HTTP/2, as Java's client makes it with each request. It is ignored; the parser would skip the body."""
 
 _NOTHING_READ_BYTES = 1_048_576
 """What is still read, and thrown away, of a request that was answered before its end."""
@@ -78,6 +83,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, as far as the bounds go."""
+        if self._in_head and (b"h2c" in data or b"H2C" in data):
+            head, end, body = data.partition(b"\r\n\r\n")
+            data = _H2C.sub(b"ignored", head) + end + body
         if self._in_head and not self._head and len(data) <= self.head_bytes and not self._is_refused:
             # The usual case: a whole request in one piece.
             self._was_whole = False

@@ -239,10 +239,37 @@ def test_a_websocket_is_refused_and_another_protocol_ignored(server: Server) -> 
     for protocol, status in (("websocket", 400), ("h2c", 401)):
         with connected(address_of(server)) as connection:
             connection.sendall(
-                b"GET /v1/memory_stores HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n"
+                b"GET /v1/memory_stores HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\n"
                 b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nupgrade: " + protocol.encode() + b"\r\n\r\n"
             )
             refusal(everything(connection), status)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_body_is_read_beside_an_offer_of_another_protocol(quick: tuple[str, int], pieces: int) -> None:
+    # As Java's HTTP client sends every request, its head and its body together or one after the other.
+    head = (
+        b"POST / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 7\r\nHost: x\r\n"
+        b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n\r\n"
+    )
+    with connected(quick) as connection:
+        for _ in range(2):  # the connection goes on
+            for piece in (head + b"upgrade",) if pieces == 1 else (head, b"upgrade"):
+                connection.sendall(piece)
+            received = b""
+            while not received.endswith(b"\r\n\r\n7"):
+                chunk = connection.recv(65_536)
+                assert chunk, received
+                received += chunk
+            assert received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_can_not_be_parsed_leaves_no_line_in_the_log(server: Server) -> None:
+    for _ in range(3):
+        with connected(address_of(server)) as connection:
+            connection.sendall(b"\x16\x03\x01\x02\x00\r\n\r\n")
+            refusal(everything(connection), 400)
+    assert "Invalid HTTP request" not in server.log.read_text(), "the line would stand there before the answer is sent"
 
 
 @pytest.mark.parametrize(
