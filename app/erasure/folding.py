@@ -84,11 +84,6 @@ class Folded:
         return []
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two whole texts differ in canonical form, case and white space at most."""
-    return _folded(_shown(one)) == _folded(_shown(other))
-
-
 def _shown(text: str) -> str:
     """In one canonical form and with single spaces, none at the ends; upper and lower case as it is."""
     if not text.isascii():

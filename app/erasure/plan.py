@@ -6,13 +6,14 @@ from the stage and the blob store, whatever its digest, since a damaged text is 
 
 import json
 import re
+import unicodedata
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.contract import ids
 from app.contract.errors import NotFound
 from app.erasure import queries
-from app.erasure.folding import Folded, Occurrence, same
+from app.erasure.folding import Folded, Occurrence
 from app.erasure.selection import Selection
 from app.storage.rows.database import Row
 from app.storage.storage import Storage
@@ -258,9 +259,13 @@ def _memory(row: Row, store_id: str, paths: dict[str, str]) -> PlannedMemory:
 
 
 def _has_all(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return all(
-        any(same(key, name) and same(value, held) for name, held in metadata.items()) for key, value in wanted.items()
-    )
+    """Exact but for the canonical form: an ID that differs in case alone is another person's."""
+    held = {_composed(key): _composed(value) for key, value in metadata.items()}
+    return all(held.get(_composed(key)) == _composed(value) for key, value in wanted.items())
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _text(content: bytes) -> str:

@@ -17,7 +17,7 @@ class Selection:
 
     store_ids: Sequence[str] = ()
     where: Mapping[str, str] = field(default_factory=dict)
-    """Pairs that a store's metadata must all have, in any canonical form, case and white space."""
+    """Pairs that a store's metadata must all have, exact but for the canonical form of Unicode."""
     path_prefix: str | None = None
     """A memory's path, or the directory that it is below."""
     contains: str | None = None

@@ -42,6 +42,7 @@ def environment(
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
     if backend.name == SQLITE_DISK:
+        (tmp_path / "blobs").mkdir(mode=0o700)
         return migrated | {"MEMSTORE_BLOB_URL": f"file://{tmp_path / 'blobs'}"}
     return migrated | {"MEMSTORE_BLOB_URL": f"{migrated['MEMSTORE_BLOB_URL']}/{tmp_path.name}"}
 

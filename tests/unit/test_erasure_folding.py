@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.erasure.folding import Folded, same
+from app.erasure.folding import Folded
 
 NAME = "José Müller"
 SPELLINGS = {
@@ -131,9 +131,3 @@ def test_a_text_is_found_in_whatever_it_is_a_part_of(before: str, wanted: str, a
 def test_any_text_can_be_searched(text: str, wanted: str) -> None:
     found = Folded(wanted)
     assert bool(found.occurrences(text, 10)) == found.is_in(text)
-
-
-def test_metadata_is_the_same_in_another_form_case_and_space() -> None:
-    assert same("José  Müller ", unicodedata.normalize("NFD", "JOSÉ MÜLLER"))
-    assert not same("u_1", "u_12")
-    assert not same("a+b", "a b")
