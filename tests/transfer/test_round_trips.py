@@ -284,7 +284,7 @@ async def test_an_unknown_or_archived_store_takes_nothing(parts: Parts) -> None:
         await imported(parts, data, into=store_id)
 
 
-async def _nothing(self: Imports, *arguments: Any) -> None:
+async def _nothing(self: Imports, *arguments: Any, **named: Any) -> None:
     """In place of a step that a crash may prevent."""
 
 
