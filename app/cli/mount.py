@@ -301,7 +301,7 @@ _WHERE = {
 def _print_unsaved(answer: dict[str, Any]) -> None:
     """Say where each text is that is not on the server, and that others are kept from before."""
     for where, sentence in _WHERE.items():
-        items = [item for item in answer["unsaved"] if item["where"] == where]
+        items = [item for item in answer["unsaved"] if item.get("where") == where]
         if items:
             terminal.echo(sentence, err=True)
         for item in items:
@@ -312,7 +312,7 @@ def _print_unsaved(answer: dict[str, Any]) -> None:
                 "file": f"store {store_id}, {item['place']}",
             }[where]
             terminal.echo(field(f"  {item['path']}  ({more})"), err=True)
-    _mention_kept(answer, said={item["kept"] for item in answer["unsaved"]})
+    _mention_kept(answer, said={item.get("kept") for item in answer["unsaved"]})
 
 
 def _mention_kept(answer: dict[str, Any], stores: set[str] | None = None, said: Collection[str] = ()) -> None:
@@ -324,7 +324,9 @@ def _mention_kept(answer: dict[str, Any], stores: set[str] | None = None, said: 
 
 
 def _kind(entry: dict[str, Any]) -> str:
-    words = [str(entry["mode"])] + ["read-only"] * entry["read_only"] + ["open to all users"] * entry["allow_other"]
+    # A daemon that was started before an upgrade says less.
+    is_open = bool(entry.get("allow_other"))
+    words = [str(entry["mode"])] + ["read-only"] * entry["read_only"] + ["open to all users"] * is_open
     return ", ".join(words)
 
 
@@ -345,7 +347,7 @@ def _lines_of(known: dict[str, Any]) -> Iterator[str]:
         yield field(f"{entry['path']}  {entry['memory_store_id']}{where}  ({_kind(entry)})")
         connected = "connected" if entry["connected"] else "NOT CONNECTED"
         yield field(f"  {connected}, feed {entry['feed']}, last sync {entry['last_sync'] or 'never'}")
-        on_disk = {(item["path"], item["reason"]) for item in entry["kept"]}  # told below, with their places
+        on_disk = {(item["path"], item["reason"]) for item in entry.get("kept", ())}  # told below, with their places
         for name, what in (
             ("pending", "waits for the server"),
             ("unshowable", "can't be shown: a name is too long, or none that a memory may have"),
