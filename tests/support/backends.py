@@ -65,7 +65,7 @@ class Backend:
         directory: where the data directory is made; each call makes another.
         """
         data = directory / f"data-{uuid.uuid4().hex[:8]}"
-        data.mkdir(parents=True)
+        data.mkdir(mode=0o700, parents=True)
         settings = {"MEMSTORE_DATA_DIR": str(data)}
         if self.name == SQLITE_DISK:
             return settings  # and otherwise Memstore's own defaults
