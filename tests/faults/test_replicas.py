@@ -30,7 +30,7 @@ _MIGRATION = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "next"
+revision = "9999"
 down_revision = "{head}"
 
 
@@ -96,7 +96,7 @@ def next_version(tmp_path_factory: pytest.TempPathFactory) -> NextVersion:
     shutil.copytree(package, directory / "app", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(package.parent / "alembic", directory / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
     script = _MIGRATION.format(head=migrations.head_revision())
-    (directory / "alembic" / "versions" / "next.py").write_text(script)
+    (directory / "alembic" / "versions" / "9999_next.py").write_text(script)
     return NextVersion(directory)
 
 
