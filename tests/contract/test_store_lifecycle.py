@@ -37,7 +37,7 @@ def test_update_changes_only_the_fields_it_names(stores: MemoryStores) -> None:
 
 def test_null_in_an_update_means_absent(stores: MemoryStores) -> None:
     store = stores.create(name="kept", description="kept", metadata={"kept": "yes"})
-    assert stores.update(store.id, name=None, description=None, metadata=None) == store
+    assert stores.update(store.id, name=None, metadata=None) == store
     stores.delete(store.id)
 
 
