@@ -70,7 +70,10 @@ def export(
 
     result = with_storage(work)
     if output != _STDIO:
-        terminal.echo_json(asdict(result)) if as_json else _summary(result, git or output)
+        if as_json:
+            terminal.echo_json(asdict(result))
+        else:
+            terminal.echo(_summary(result, git or output))
     why = "is no name that Git can hold" if git else "was erased while the export was under way"
     for path in result.left_out:
         terminal.echo(f"memstore: {path!r} {terminal.field(why)}: it is not in the export", err=True)
