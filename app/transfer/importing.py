@@ -1,15 +1,9 @@
 """Imports: everything of a plan in one transaction, or nothing.
 
-Contents go ahead into the stage, in small transactions, under the versions that are to come; the mover lets them lie
-for a while (`_AHEAD`). The one transaction that counts writes rows only, so that it holds the store's lock, and
-SQLite's one writer, for a short time: about a second for 10,000 memories. Afterwards the contents are moved to the
-blob store. What is missing in the stage when the transaction comes it stages itself: an erasure or a slow import can
-take contents out of it, and the transaction, which holds the store's lock, is the first to know. After a crash the
-contents that went ahead are moved, found to be orphans and removed, as any other orphan.
-
-An import that does not hear how its transaction ended asks: under the lock that the transaction holds as long as it
-lasts, so that the answer is the last word. Contents leave the stage again only where that transaction is seen not to
-have been committed, and only those that no version has.
+Contents go ahead into the stage (`app.transfer.staging`). The one transaction that counts writes rows only, so that it
+holds the store's lock, and SQLite's one writer, for a short time: about a second for 10,000 memories. Afterwards the
+contents are moved to the blob store. An import that does not hear how its transaction ended asks
+(`app.transfer.outcome`).
 """
 
 import asyncio
@@ -21,24 +15,22 @@ from typing import Any, TypeVar
 from app.audit import log as audit
 from app.contract import clock, ids, paths, text
 from app.contract.actors import Caller
-from app.contract.errors import InvalidRequest, Overloaded, Unavailable
+from app.contract.errors import InvalidRequest
 from app.memories.service import Limits, lock_store, refuse_if_archived
-from app.storage.contents.collector import LOCK_STORE
-from app.storage.contents.mover import Staged
 from app.storage.rows.database import Row, Transaction
-from app.storage.rows.tables import CREATED
 from app.storage.storage import Storage
 from app.stores import queries as store_queries
 from app.transfer import queries
 from app.transfer.archives.bounds import Bounds
 from app.transfer.archives.spool import Spool, Spooled
+from app.transfer.outcome import Outcomes
 from app.transfer.plan import NewMemory, Plan, Rejection
+from app.transfer.rows import Rows, anew, with_history
+from app.transfer.staging import Staging, stage_missing
 
 T = TypeVar("T")
 
 _AT_ONCE = 2
-_AHEAD = 15 * 60 * clock.MICROSECONDS_PER_SECOND
-_CHUNK_BYTES = 2 * 1024 * 1024
 _ROWS = 1_000
 _PATHS = 1_000
 
@@ -61,16 +53,6 @@ class Imported:
         }
 
 
-@dataclass(slots=True)
-class _Rows:
-    """The rows to write, with the parameters of their statements."""
-
-    memories: list[dict[str, Any]] = field(default_factory=list)
-    versions: list[dict[str, Any]] = field(default_factory=list)
-    stagers: dict[bytes, tuple[str, Spooled]] = field(default_factory=dict)
-    """For each content, the version that stages it."""
-
-
 class Imports:
     """Imports into the stores of a caller's workspace, or into new ones."""
 
@@ -91,6 +73,8 @@ class Imports:
         self._storage = storage
         self._limits = limits
         self._max_stores = max_stores
+        self._staging = Staging(storage)
+        self._outcomes = Outcomes(storage, self._staging)
 
     def bounds(self, unpacked: int) -> Bounds:
         """Of what may be read of one source that unpacks to so many bytes at most."""
@@ -123,16 +107,16 @@ class Imports:
         if plan.refused and not partial:
             return Imported(None, 0, plan.skipped, plan.refused)
         now = clock.now()
-        rows = _with_history(plan, store_id) if plan.versions is not None else _anew(plan, store_id, caller, now)
+        rows = with_history(plan, store_id) if plan.versions is not None else anew(plan, store_id, caller, now)
         try:
-            await self._stage_ahead(store_id, rows.stagers, spool)
+            await self._staging.ahead(store_id, rows.stagers, spool)
             await self._write(caller, plan, spool, rows, store_id, is_new=into is None, action=action)
         except BaseException as error:
-            if not await self._is_there(caller, rows, store_id, is_new=into is None, error=error):
+            if not await self._outcomes.was_written(caller, rows, store_id, is_new=into is None, error=error):
                 raise
             if not isinstance(error, Exception):
                 raise
-        await self._move(store_id, rows.stagers, spool)
+        await self._staging.home(store_id, rows.stagers, spool)
         return Imported(store_id, len(rows.memories), plan.skipped, plan.refused)
 
     async def _beside_what_is_there(self, caller: Caller, plan: Plan, store_id: str) -> Plan:
@@ -158,83 +142,12 @@ class Imports:
         beside.memories = [NewMemory(memory.path, memory.content) for memory in rest if memory.path not in clashing]
         return beside
 
-    async def _stage_ahead(self, store_id: str, stagers: Mapping[bytes, tuple[str, Spooled]], spool: Spool) -> None:
-        for chunk in _by_bytes(stagers.values()):
-            await self._storage.mover.make_room()
-            staged_at = clock.now() + _AHEAD
-
-            async def work(
-                transaction: Transaction,
-                chunk: Sequence[tuple[str, Spooled]] = chunk,
-                staged_at: int = staged_at,
-            ) -> None:
-                await transaction.execute_many(queries.STAGE, _stage_rows(store_id, chunk, spool, staged_at))
-
-            await self._storage.database.transact(work)
-
     async def complete(self, caller: Caller, store_id: str, plan: Plan, spool: Spool) -> int:
-        """See that everything of a plan that was written before is there; the number of the store's memories.
-
-        Contents that versions of the store have are brought again, whether they are missing or not.
-
-        Raises:
-            NotFound: there is no such store in the caller's workspace.
-            Unavailable: it holds fewer versions than the plan: it is not this plan's.
-
-        """
-        scope = {"store_id": store_id, "workspace_id": caller.workspace_id}
-        planned = {each.content.sha256: each.content for each in plan.memories}
-        planned |= {each.content.sha256: each.content for each in plan.versions or () if each.content is not None}
-        number = len(plan.memories if plan.versions is None else plan.versions)
-
-        async def work(transaction: Transaction) -> tuple[int, dict[bytes, tuple[str, Spooled]]]:
-            store = await lock_store(transaction, scope)
-            if store["last_seq"] < number:
-                raise Unavailable(f"memory store {store_id!r} holds {store['last_seq']:,} of {number:,} versions")
-            holders = {
-                bytes(row["content_sha256"]): row["version_id"]
-                for row in await transaction.fetch_all(queries.HOLDERS, scope)
-            }
-            stagers = {each: (holders[each], content) for each, content in planned.items() if each in holders}
-            await _stage_missing(transaction, store_id, stagers, spool, clock.now())
-            return store["memory_count"], stagers
-
-        count, stagers = await self._storage.database.transact(work, store_id=store_id)
-        await self._move(store_id, stagers, spool)
-        return count
-
-    async def _is_there(
-        self, caller: Caller, rows: _Rows, store_id: str, *, is_new: bool, error: BaseException
-    ) -> bool:
-        """Whether an import that ended with an error was written after all. If not, its contents leave the stage."""
-        scope = {"store_id": store_id, "workspace_id": caller.workspace_id}
-        first = rows.versions[0]["version_id"] if rows.versions else ""
-        version_ids = [version_id for version_id, _ in rows.stagers.values()]
-
-        async def work(transaction: Transaction) -> bool:
-            # The import's own transaction may still be under way in the database; it holds this row to its end.
-            await transaction.fetch_one(queries.LOCK_WORKSPACE if is_new else LOCK_STORE, scope)
-            if is_new:
-                found = await transaction.fetch_one(queries.STORE_EXISTS, scope)
-            else:
-                found = await transaction.fetch_one(queries.VERSION_EXISTS, {**scope, "version_id": first})
-            if found is not None:
-                return True
-            await transaction.execute(queries.UNSTAGE_UNREFERENCED, {**scope, "version_ids": version_ids})
-            return False
-
-        try:
-            return await self._storage.database.transact(work)
-        except (Unavailable, Overloaded):
-            if not isinstance(error, Unavailable | Overloaded):
-                raise error from None
-            raise Unavailable(
-                f"the database does not answer: whether memory store {store_id!r} was written is not known. "
-                "Look for it there before you import again"
-            ) from error
+        """See `app.transfer.outcome.Outcomes.complete`."""
+        return await self._outcomes.complete(caller, store_id, plan, spool)
 
     async def _write(
-        self, caller: Caller, plan: Plan, spool: Spool, rows: _Rows, store_id: str, *, is_new: bool, action: str
+        self, caller: Caller, plan: Plan, spool: Spool, rows: Rows, store_id: str, *, is_new: bool, action: str
     ) -> None:
         scope = {"store_id": store_id, "workspace_id": caller.workspace_id}
         size = sum(row["size"] for row in rows.memories)
@@ -250,7 +163,7 @@ class Imports:
                 _refuse_changed(rows, await _every_path(transaction, store_id))
             self._refuse_over_quota(store, len(rows.memories), size)
             now = clock.now()
-            await _stage_missing(transaction, store_id, rows.stagers, spool, now)
+            await stage_missing(transaction, store_id, rows.stagers, spool, now)
             first = store["last_seq"] + 1
             for start, chunk in enumerate(_chunks(rows.versions, _ROWS)):
                 numbered = [{**row, "seq": first + start * _ROWS + index} for index, row in enumerate(chunk)]
@@ -288,75 +201,6 @@ class Imports:
                 f"the memory store's contents would be {store['total_bytes'] + size:,} bytes together; "
                 f"at most {self._limits.max_bytes:,} are allowed"
             )
-
-    async def _move(self, store_id: str, stagers: Mapping[bytes, tuple[str, Spooled]], spool: Spool) -> None:
-        """Bring the contents home. What the blob store does not take now stays in the stage, and is moved later."""
-        for chunk in _by_bytes(stagers.values()):
-            staged = [
-                Staged(version_id, store_id, content.sha256, spool.read(content)) for version_id, content in chunk
-            ]
-            try:
-                await self._storage.mover.move(staged)
-            except Unavailable:
-                return
-
-
-def _anew(plan: Plan, store_id: str, caller: Caller, now: int) -> _Rows:
-    """One version for each memory, by the caller, now."""
-    rows = _Rows()
-    for memory in plan.memories:
-        version_id = ids.new(ids.VERSION)
-        row = {
-            "store_id": store_id, "memory_id": ids.new(ids.MEMORY), "version_id": version_id, "path": memory.path,
-            "sha256": memory.content.sha256, "size": memory.content.size, "created_at": now, "updated_at": now,
-        }  # fmt: skip
-        author = {"operation": CREATED, "actor_type": caller.actor.type, "actor_id": caller.actor.id}
-        rows.memories.append(row)
-        rows.versions.append({**row, **author, "before": None, "redacted_by_type": None, "redacted_by_id": None})
-        rows.stagers.setdefault(memory.content.sha256, (version_id, memory.content))
-    return rows
-
-
-def _with_history(plan: Plan, store_id: str) -> _Rows:
-    """The versions as they were, under new IDs, and the memories that are left of them."""
-    rows, memory_ids, version_ids = _Rows(), dict[str, str](), dict[str, str]()
-    for version in plan.versions or ():
-        version_id = version_ids[version.origin_version] = ids.new(ids.VERSION)
-        content = version.content
-        rows.versions.append(
-            {
-                "store_id": store_id,
-                "memory_id": memory_ids.setdefault(version.origin, ids.new(ids.MEMORY)),
-                "version_id": version_id,
-                "operation": version.operation,
-                "path": version.path,
-                "sha256": content.sha256 if content else None,
-                "size": content.size if content else None,
-                "created_at": version.created_at,
-                "actor_type": version.actor_type,
-                "actor_id": version.actor_id,
-                "before": version.redacted_at,
-                "redacted_by_type": version.redacted_by_type,
-                "redacted_by_id": version.redacted_by_id,
-            }
-        )
-        if content is not None:
-            rows.stagers.setdefault(content.sha256, (version_id, content))
-    for memory in plan.memories:
-        assert memory.origin is not None
-        rows.memories.append(
-            {
-                "store_id": store_id,
-                "memory_id": memory_ids[memory.origin],
-                "version_id": version_ids[plan.heads[memory.origin]],
-                "path": memory.path,
-                "sha256": memory.content.sha256,
-                "size": memory.content.size,
-                "created_at": memory.created_at,
-                "updated_at": memory.updated_at,
-            }
-        )
-    return rows
 
 
 def _refuse_headless(plan: Plan) -> None:
@@ -407,48 +251,11 @@ def _clashes_with(memories: Sequence[NewMemory], there: Mapping[str, bytes]) -> 
     return found
 
 
-def _refuse_changed(rows: _Rows, there: Mapping[str, bytes]) -> None:
+def _refuse_changed(rows: Rows, there: Mapping[str, bytes]) -> None:
     """Somebody wrote into the store since the plan was made for it."""
     new = [NewMemory(row["path"], Spooled(row["sha256"], row["size"], 0)) for row in rows.memories]
     for path, reason in _clashes_with(new, there).items():
         raise InvalidRequest(f"{path!r} {reason}: it was written while the import was under way; import again")
-
-
-def _stage_rows(
-    store_id: str, chunk: Iterable[tuple[str, Spooled]], spool: Spool, staged_at: int
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "version_id": version_id, "store_id": store_id, "sha256": content.sha256, "content": spool.read(content),
-            "now": staged_at,
-        }
-        for version_id, content in chunk
-    ]  # fmt: skip
-
-
-async def _stage_missing(
-    transaction: Transaction, store_id: str, stagers: Mapping[bytes, tuple[str, Spooled]], spool: Spool, now: int
-) -> None:
-    staged = {
-        bytes(row["content_sha256"]) for row in await transaction.fetch_all(queries.STAGED, {"store_id": store_id})
-    }
-    missing = [stager for sha256, stager in stagers.items() if sha256 not in staged]
-    for chunk in _by_bytes(missing):
-        await transaction.execute_many(queries.STAGE, _stage_rows(store_id, chunk, spool, now))
-
-
-def _by_bytes(stagers: Iterable[tuple[str, Spooled]]) -> Iterable[list[tuple[str, Spooled]]]:
-    """In pieces of bounded size."""
-    chunk: list[tuple[str, Spooled]] = []
-    size = 0
-    for stager in stagers:
-        if chunk and size + stager[1].size > _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(stager)
-        size += stager[1].size
-    if chunk:
-        yield chunk
 
 
 def _chunks(rows: Sequence[T], number: int) -> Iterable[Sequence[T]]:

@@ -26,7 +26,9 @@ from app.transfer.archives.spool import Spool
 from app.transfer.archives.writers import FORMATS, ArchiveFormat
 from app.transfer.exporting import Exported, Exports
 from app.transfer.importing import Imported, Imports
+from app.transfer.outcome import Outcomes
 from app.transfer.sources import plan_of
+from app.transfer.staging import Staging
 from app.versions.service import VersionFilters
 from tests.storage.parts import Parts
 from tests.transfer.archives import tar_of, zip_of
@@ -296,15 +298,15 @@ async def test_contents_taken_from_the_stage_meanwhile_are_staged_again(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An erasure, or a mover and a collector that are faster than the import, remove what went ahead."""
-    stage_ahead = Imports._stage_ahead
+    stage_ahead = Staging.ahead
 
-    async def and_lose_it(self: Imports, *arguments: Any) -> None:
+    async def and_lose_it(self: Staging, *arguments: Any) -> None:
         await stage_ahead(self, *arguments)
         assert parts.outside.rows.count("staged_contents", "1 = 1") == 2
         parts.outside.rows.execute("DELETE FROM staged_contents")
 
-    monkeypatch.setattr(Imports, "_stage_ahead", and_lose_it)
-    monkeypatch.setattr(Imports, "_move", _nothing)  # It may never come to that.
+    monkeypatch.setattr(Staging, "ahead", and_lose_it)
+    monkeypatch.setattr(Staging, "home", _nothing)  # It may never come to that.
     store_id = await new_store(parts, tar_of({"a.md": b"a", "b.md": b"b"}))
     assert await parts.list_contents(store_id) == ["a", "b"]
     assert await parts.check() == []
@@ -336,7 +338,7 @@ async def test_what_a_killed_import_leaves_is_swept(parts: Parts, monkeypatch: p
 
     with monkeypatch.context() as patched:
         patched.setattr(Imports, "_write", die)
-        patched.setattr(Imports, "_is_there", _nothing)
+        patched.setattr(Outcomes, "was_written", _nothing)
         with pytest.raises(KeyboardInterrupt):
             await imported(parts, tar_of({"a.md": b"a", "b.md": b"b"}))
     for table in ("memory_stores", "memories", "memory_versions"):
