@@ -1,6 +1,6 @@
 """The coverage table: every route and field of the vendor's memory API beside what this service serves.
 
-The agents, environments and sessions around the memory are in it too.
+The agents, environments and sessions around the memory are also in it.
 Nothing in it is typed by hand. The vendor's side is what the installed SDK sends (each method is called
 once against a transport that records the request) and what its response models name. Our side is the
 OpenAPI document of the application.
@@ -118,7 +118,7 @@ def _vendor_type(annotation: Any) -> Alternatives:
     if "string" in found:
         # Some texts are named for convenience, others are as good.
         found = frozenset(word for word in found if not word.startswith('"'))
-    # In JSON a time is a text: "date-time or text" says no more than "date-time".
+    # In JSON a time is a text: "date-time or text" says the same as "date-time".
     return found - {"string"} if "date-time" in found else found
 
 

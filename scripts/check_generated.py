@@ -19,7 +19,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
 }
 """Each generated page, by its path from the project's root, and what makes it."""
 
-MEND: Final = ".venv/bin/python -m scripts.check_generated --write"
+FIX: Final = ".venv/bin/python -m scripts.check_generated --write"
 
 
 def stale(root: Path) -> dict[str, str]:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (root / page).write_text(text, encoding="utf-8")
             print(f"{page}: written")
         else:
-            print(f"{page}: not what the code says; mend it with: {MEND}", file=sys.stderr)
+            print(f"{page}: not what the code says; fix it with: {FIX}", file=sys.stderr)
     return 1 if pages and not options.write else 0
 
 

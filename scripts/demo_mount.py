@@ -154,7 +154,7 @@ class Chapter:
     def _go_on(self, sandbox: Sandbox) -> None:
         self.say("A second session opens the same store")
         read = sandbox.shell('cat "$MEMORY/team-notes/ada.md"')
-        self.check(read.stdout == "# Ada\nLikes short, friendly answers.\n", "it sees the first one's note")
+        self.check(read.stdout == "# Ada\nLikes short, friendly answers.\n", "it sees the note of the first")
         done = sandbox.shell("echo 'Works on engines.' >> \"$MEMORY/team-notes/ada.md\"")
         self.check(done.returncode == 0, "it adds a line")
         sandbox.save()

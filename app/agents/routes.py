@@ -68,5 +68,5 @@ async def list_agent_versions(
 async def archive_agent(
     caller: CallerParameter, agents: AgentsService, agent_id: AgentId, body: NoBody = None
 ) -> wire.Agent:
-    """Archive an agent for good: it can't be changed any more, nor be given to a new session."""
+    """Archive an agent permanently: it can no longer be changed, nor be given to a new session."""
     return wire.agent(await agents.archive(caller, agent_id))

@@ -127,7 +127,7 @@ class Agents:
         return await self._database.transact(work)
 
     async def archive(self, caller: Caller, agent_id: str) -> Row:
-        """Archive for good; again changes nothing."""
+        """Archive permanently. Archiving twice changes nothing."""
         scope = {"agent_id": agent_id, "workspace_id": caller.workspace_id}
         entry = audit.entry(caller, "agent.archived", subject=agent_id)
 

@@ -190,7 +190,7 @@ class UrlSourcesParams(BaseModel):
 _FetchDomain = Annotated[str, Field(pattern=rf"^{_HOST}$", max_length=253)]
 _SearchDomain = Annotated[str, Field(pattern=rf"^{_HOST}(/[^{_SPACE}]*)?$", max_length=2_048)]
 _Domains = Annotated[list[T], Field(min_length=1, max_length=64)]
-_DOMAINS = "Hosts without scheme and port, which stand for their subdomains too; not together with the other list."
+_DOMAINS = "Hosts without scheme and port, which also stand for their subdomains; not together with the other list."
 
 
 _ONE_LIST_OF_DOMAINS: Any = {"not": {"required": ["allowed_domains", "blocked_domains"]}}

@@ -204,7 +204,7 @@ class UpdateAgent(BaseModel):
 class ListAgents(PageQuery, CreatedRange):
     """Query of a listing."""
 
-    include_archived: Flag = Field(False, description="Whether archived agents are listed too.")
+    include_archived: Flag = Field(False, description="Whether archived agents are also listed.")
 
 
 class RetrieveAgent(QueryModel):

@@ -99,8 +99,9 @@ class AuditLog:
     async def verify(self, expected: Head | None = None) -> Verdict:
         """Check every entry against its digest and the one before.
 
-        expected: an end of the chain that was noted earlier. Who can write to the database can shorten the log at its
-        end, or write it anew from some entry on, so that it fits; only against a noted end does that show.
+        expected: an end of the chain that was noted earlier. Somebody with write access to
+        the database can shorten the log, or rewrite it from some entry on, so that it fits; only against a noted
+        end does that show.
         """
         head = await self.head()
         checked = Head(0, chain.START)

@@ -247,7 +247,7 @@ async def _check_owner(findings: Findings, blobs: BlobStore, installation: str |
 
 
 def _check_clock(findings: Findings, bucket: str, endpoint_url: str | None) -> None:
-    """How far this host's clock is off the blob store's, which every answer tells, a refusal too."""
+    """How far this host's clock is off the blob store's; every answer tells its time, even a refusal."""
     config = Config(
         connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"max_attempts": 0},
         s3={"addressing_style": "path" if endpoint_url else "auto"},

@@ -102,7 +102,7 @@ def forget(
 @app.command(name="verify")
 def verify_report(
     file: Annotated[Path, typer.Argument(help="A report of 'memstore forget'.")],
-    contains: Annotated[str | None, typer.Option(help="Look for this text everywhere, too.", metavar="TEXT")] = None,
+    contains: Annotated[str | None, typer.Option(help="Also look for this text everywhere.", metavar="TEXT")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a report's signature, and search the live system for what it says is gone.

@@ -12,12 +12,12 @@ from app.storage.upkeep.fsck import Fsck
 
 
 def check(
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check that every version has its content, every blob its version, and every counter its value.
 
-    Exit status 1 when something was found, mended or not.
+    Exit status 1 when something was found, repaired or not.
     """
 
     async def work(storage: Storage) -> bool:
@@ -26,8 +26,8 @@ def check(
             terminal.echo_json({"ok": not findings, "findings": [asdict(finding) for finding in findings]})
             return not findings
         for finding in findings:
-            mended = " (mended)" if finding.repaired else ""
-            terminal.echo(f"{finding.kind}  {finding.store_id or '-'}  {terminal.field(finding.detail)}{mended}")
+            repaired = " (repaired)" if finding.repaired else ""
+            terminal.echo(f"{finding.kind}  {finding.store_id or '-'}  {terminal.field(finding.detail)}{repaired}")
         terminal.echo(f"{len(findings)} found" if findings else "clean")
         return not findings
 

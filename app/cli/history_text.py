@@ -22,7 +22,7 @@ def moment(row: Row) -> str:
 
 
 def author(row: Row) -> str:
-    """Who made a version."""
+    """The author of a version."""
     return field(row["actor_id"] or "-")
 
 

@@ -52,7 +52,7 @@ def take(
 def discard(
     which: Annotated[list[str], typer.Argument(metavar="STORE/ID…", help="As 'memstore kept list' shows it.")],
 ) -> None:
-    """Remove texts for good."""
+    """Remove texts permanently."""
     for texts, kept_id in [_find(one) for one in which]:
         texts.discard(kept_id)
     terminal.echo(f"{len(which)} discarded")

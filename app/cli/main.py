@@ -136,7 +136,7 @@ def _options(
 
 
 def main() -> None:
-    """Run a command; what a person can mend is one sentence on standard error and exit status 2."""
+    """Run a command; what a person can fix is one sentence on standard error and exit status 2."""
     try:
         app()
     except Exception as error:

@@ -32,7 +32,7 @@ Store = Annotated[str | None, typer.Option("--store", metavar="ID", help="Open t
 Root = Annotated[Path, typer.Option(help="The directory that holds the stores' directories.")]
 AnyRoot = Annotated[Path | None, typer.Option("--root", help="Only what is mounted at this root.")]
 Mode = Annotated[
-    str, typer.Option(help="fuse: a file system; mirror: a directory kept in sync; auto: the first that can be had.")
+    str, typer.Option(help="fuse: a file system; mirror: a directory kept in sync; auto: the first that is available.")
 ]
 PolicyName = Annotated[
     str,
@@ -273,7 +273,7 @@ def _ended_by_signals() -> Iterator[int]:
 
 
 def _wait(ended: int) -> None:
-    """Wait for a signal; if the daemon goes away first, that is the end too."""
+    """Wait for a signal; if the daemon goes away first, that is also the end."""
     while True:
         with _running() as client:
             events = select.poll()

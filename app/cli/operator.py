@@ -1,4 +1,4 @@
-"""Who a command acts as: the person at the terminal, in the workspace of the thing that is asked for."""
+"""The author of what a command does: the person at the terminal, in the workspace of the thing that is asked for."""
 
 import os
 import pwd

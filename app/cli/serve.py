@@ -33,7 +33,7 @@ from app.storage.storage import make_database
 _AGAIN_SECONDS = 0.5
 _SHUTDOWN_SECONDS = 15
 _KEEP_ALIVE_SECONDS = 75
-"""Longer than balancers keep an idle connection (60 s is usual): who ends it first must not be the server."""
+"""Longer than balancers keep an idle connection (60 s is usual): the server must not end it first."""
 
 _GREETING = """
 Memstore serves at {url}

@@ -95,7 +95,7 @@ async def _write(exporter: Exporter, archive_format: ArchiveFormat, file: Binary
 
 def import_(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Archive or directory, or - for one on stdin.")],
-    into: Annotated[str, typer.Option(metavar="STORE", help="ID of a store that gets the memories, too.")] = "",
+    into: Annotated[str, typer.Option(metavar="STORE", help="ID of an existing store that gets the memories.")] = "",
     name: Annotated[str, typer.Option(help="Name of the new store; else the export's, or the source's.")] = "",
     workspace: Annotated[str, typer.Option(help="Workspace of the new store, by name.")] = DEFAULT_WORKSPACE,
     partial: Annotated[bool, typer.Option("--partial", help="Import what is good though something is not.")] = False,
@@ -243,6 +243,6 @@ def _print_imported(result: dict[str, object], *, as_json: bool) -> None:
     for each in skipped:
         terminal.echo(f"{each['path']!r}: {terminal.field(each['reason'])}", err=True)
     if result["memory_store_id"] is None:
-        terminal.echo("nothing was imported: mend what is listed, or take the rest with --partial")
+        terminal.echo("nothing was imported: fix what is listed, or take the rest with --partial")
     else:
         terminal.echo(f"{result['created']:,} memories are in {result['memory_store_id']}; {len(skipped):,} skipped")

@@ -117,11 +117,11 @@ class StoreApi:
         return wire.memory(self._call("GET", f"{self._memories}/{memory_id}?view={'full' if full else 'basic'}"))
 
     def version_content(self, version_id: str) -> bytes | None:
-        """The content of a version; None if it has none any more."""
+        """The content of a version; None if that is gone."""
         return wire.text(self._call("GET", f"{self._prefix}/memory_versions/{version_id}").get("content"))
 
     def version_author(self, version_id: str) -> str | None:
-        """Who made a version: the actor's type, a colon, its ID; None if that was not recorded."""
+        """The author of a version: the actor's type, a colon, its ID; None if that was not recorded."""
         return wire.author(self._call("GET", f"{self._prefix}/memory_versions/{version_id}"))
 
     def latest_versions(self, memory_id: str) -> list[tuple[str, str | None]]:

@@ -25,6 +25,6 @@ class Change:
 
     path: str
     entry: Entry | None
-    """None: nothing is at the path any more."""
+    """None: nothing is at the path now."""
     old_path: str | None = None
     """Set when the memory came here from there, with its ID."""

@@ -48,7 +48,7 @@ class Connections:
         self._closings = 0
 
     def close(self) -> None:
-        """Close what is idle now, and what is in use when it is not any more; a later call opens new ones."""
+        """Close what is idle now, and what is in use as soon as it is idle; a later call opens new ones."""
         with self._lock:
             idle, self._idle = self._idle, []
             self._closings += 1

@@ -202,7 +202,7 @@ def version(item: Any) -> tuple[str, str | None]:
 
 
 def author(item: dict[str, Any]) -> str | None:
-    """Who made a version: the actor's type, a colon, its ID; None if that is not said."""
+    """The author of a version: the actor's type, a colon, its ID; None if that is not said."""
     actor = item.get("created_by")
     if not isinstance(actor, dict) or not isinstance(kind := actor.get("type"), str) or kind not in ID_FIELDS:
         return None

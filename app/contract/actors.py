@@ -1,4 +1,4 @@
-"""Who made a change: the `created_by` and `redacted_by` of a version (contract, 3.1)."""
+"""The author of a change: the `created_by` and `redacted_by` of a version (contract, 3.1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def wire(actor_type: str | None, actor_id: str | None) -> dict[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking: the workspace whose things they see, and the author of what they write."""
+    """The caller: the workspace whose things it sees, and the author of what it writes."""
 
     workspace_id: str
     actor: Actor

@@ -30,7 +30,7 @@ CHANGES_LIMIT_MAX = 1_000
 """Changes on one page of the change feed. Ours; the vendor has none."""
 
 MOVE_MAX_MEMORIES = 10_000
-"""Memories that one move of a directory may rename. Ours, too."""
+"""Memories that one move of a directory may rename. Also ours."""
 
 SESSION_MAX_STORES = 8
 """Memory stores that one session may attach."""

@@ -1,4 +1,4 @@
-"""Comparing two texts by lines: no I/O, and no more time than texts of that length may take, whatever they hold.
+"""Comparing two texts by lines: no I/O, and a bounded time for texts of that length, whatever they hold.
 
 Small pieces are compared closely, as `difflib` does. Lines that are in both pieces exactly once anchor the comparison
 of larger ones, again between the anchors. Both have a budget of steps for the two texts as a whole; what is left when
@@ -19,7 +19,7 @@ STEPS = 1_000_000
 """Pairs of equal lines that a comparison looks at, and lines that it counts: about 0.15 s of processor time."""
 _CLOSE_CELLS = 40_000
 """Lines of one piece times lines of the other up to which they are compared closely; beyond it, without lines to
-anchor at, only while there are no more pairs of equal lines."""
+anchor at, only while there are at most as many pairs of equal lines."""
 _ANCHOR_STEPS = 2
 _CLOSE_STEPS = 2
 """What it takes to prepare the one and the other kind of comparison, in steps for each line."""

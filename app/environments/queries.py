@@ -5,7 +5,7 @@ from app.storage.rows.statements import Statement
 _COLUMNS = "id, name, description, config, metadata, created_at, updated_at, archived_at"
 _MINE = "workspace_id = :workspace_id"
 
-# Names are given out one at a time per workspace: whoever holds this row sees every name that is taken.
+# Names are given out one at a time per workspace: the holder of this row sees every name that is taken.
 LOCK_NAMES = Statement("SELECT id FROM workspaces WHERE id = :workspace_id FOR UPDATE")
 # An archived environment has given its name back.
 NAMED = Statement(f"SELECT id FROM environments WHERE {_MINE} AND name = :name AND archived_at IS NULL")

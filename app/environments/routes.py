@@ -72,5 +72,5 @@ async def archive_environment(
     environment_id: EnvironmentId,
     body: NoBody = None,
 ) -> wire.Environment:
-    """Archive an environment for good: it can't be changed any more, nor be given to a new session."""
+    """Archive an environment permanently: it can no longer be changed, nor be given to a new session."""
     return wire.environment(await environments.archive(caller, environment_id))

@@ -100,7 +100,7 @@ class Environments:
         return await self._database.transact(work)
 
     async def archive(self, caller: Caller, environment_id: str) -> Row:
-        """Archive for good; again changes nothing."""
+        """Archive permanently. Archiving twice changes nothing."""
         scope = {"environment_id": environment_id, "workspace_id": caller.workspace_id}
         entry = audit.entry(caller, "environment.archived", subject=environment_id)
 

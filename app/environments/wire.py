@@ -204,7 +204,7 @@ class UpdateEnvironment(BaseModel):
 class ListEnvironments(PageQuery):
     """Query of a listing."""
 
-    include_archived: Flag = Field(False, description="Whether archived environments are listed too.")
+    include_archived: Flag = Field(False, description="Whether archived environments are also listed.")
 
 
 def environment(row: Row) -> Environment:

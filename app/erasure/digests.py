@@ -1,4 +1,4 @@
-"""Salted digests of IDs: they prove that something was erased to whoever knows its ID, and name it to nobody else."""
+"""Salted digests of IDs: they prove to a reader who knows an ID that it was erased, and name it to nobody else."""
 
 import hashlib
 import secrets

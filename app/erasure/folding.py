@@ -5,7 +5,7 @@ Two texts are the same here if they differ only in
 - canonical form (NFC, NFD, NFKC, NFKD: `é` as one character or two, `ﬁ` as a ligature) and in invisible characters
   (soft hyphens, zero-width spaces, marks of direction);
 - upper and lower case, the two letters i of Turkish, and typewritten or typeset quotation marks and hyphens;
-- white space: any amount and kind of it is one space, line ends and no-break spaces too;
+- white space: any amount and kind of it is one space, also line ends and no-break spaces;
 - the escapes of JSON (`\u00e9`, `\/`, `\n`), of HTML (`&eacute;`, `&#233;`, `&#xe9;`, `&nbsp;`, `<br>`), and of URLs
   (`%C3%A9`, `+`), and these inside one another up to three times.
 

@@ -25,7 +25,7 @@ class Job:
     open_memories: dict[str, list[str]]
     """Memories by store, whose rows have not been erased yet."""
     note: Callable[[str], None]
-    """Tell whoever waits how far it is; takes a line without content, paths or names."""
+    """Report progress; takes a line without content, paths or names."""
     rows_gone: float = 0.0
     """When the last row was erased, on the monotonic clock."""
     kept_elsewhere: list[str] = field(default_factory=list)

@@ -70,7 +70,7 @@ async def erase_object_versions(job: Job) -> list[str]:
     """Remove old object versions and delete markers, on S3.
 
     In a store that lost memories only those of contents that no version has now: which ones were of the erased
-    memories, nothing knows any more. The others hold what a version has.
+    memories, nothing refers to. The others hold what a version has.
     """
     versions = job.storage.blobs.object_versions
     if versions is None:

@@ -28,7 +28,7 @@ class Place:
 
 
 async def _wait_for_caches(job: Job) -> list[str]:
-    """Wait until every server has let go of what it had in memory (`app.erasure.watch`), if one runs."""
+    """Wait until every server has dropped what it had in memory (`app.erasure.watch`), if one runs."""
     database, mark = job.storage.database, clock.now()
     progress = json.dumps({"rows_gone": mark})
 
@@ -43,12 +43,12 @@ async def _wait_for_caches(job: Job) -> list[str]:
             "'memstore forget verify' tells when it has"
         ]
     if answer is Answer.SILENT:
-        job.note("server caches: a server did not answer; by now it has let go of everything, or was killed")
+        job.note("server caches: a server did not answer; by now it has dropped everything, or was killed")
     return []
 
 
 async def _scrub(job: Job) -> list[str]:
-    """Make the database let go of the bytes of deleted rows."""
+    """Make the database remove the bytes of deleted rows."""
     scrubbed, elsewhere = await job.storage.database.scrub(_TABLES)
     job.kept_elsewhere += elsewhere
     return [f"{one.name}: {one.why_not}" for one in scrubbed if one.why_not is not None]
@@ -70,7 +70,7 @@ PLACES: tuple[Place, ...] = (
 OUT_OF_REACH: tuple[str, ...] = (
     "backups and snapshots of the database, the blob store and their disks: expire them",
     "freed blocks of disks, until they are overwritten",
-    "freed memory of servers: it can hold what they answered until it is used again or they are started anew",
+    "freed memory of servers: it can hold what they answered until it is used again or they are restarted",
     "other spellings of a text than those named, such as without accents, shortened, misspelled or encrypted",
     "what clients took before: answers, exports, copies",
     "mounts: one that runs empties its own when it hears of the deletion; texts that it could not save stay on its "

@@ -1,6 +1,6 @@
 """Finding what a selection means: the stores and memories that would go, and where a text was found.
 
-Nothing is changed. Every version that is not redacted is looked at, those of deleted memories too; content is read
+Nothing is changed. Every version that is not redacted is looked at, also those of deleted memories; content is read
 from the stage and the blob store, whatever its digest, since a damaged text is a text.
 """
 

@@ -110,7 +110,7 @@ async def _erase_memories(job: Job, store_id: str, memory_ids: list[str]) -> Non
 
 
 async def _delete_live(transaction: Transaction, asked: dict[str, Any], store: Row, live: Sequence[Row]) -> None:
-    """Delete memories as a caller would, so that whoever follows the store hears of it."""
+    """Delete memories as a caller would, so that readers of the store's feed hear of it."""
     if not live:
         return
     await transaction.execute(

@@ -17,7 +17,7 @@ SIGNATURE = "signature"
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Who signs: the installation's ID and its key."""
+    """The signer: the installation's ID and its key."""
 
     id: str
     key: Ed25519PrivateKey

@@ -27,7 +27,7 @@ class Verdict:
 
 
 async def verify(storage: Storage, report: Mapping[str, Any], contains: str | None) -> Verdict:
-    """Check a report of the right form (`report.is_report`). `contains`: look for this text, too, everywhere."""
+    """Check a report of the right form (`report.is_report`). `contains`: also look for this text everywhere."""
     listed = report["digests"]
     search = Search(
         storage=storage,

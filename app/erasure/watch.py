@@ -1,12 +1,12 @@
-"""What a server does for an erasure that a command runs beside it: it lets go of the contents that it holds.
+"""What a server does for an erasure that a command runs beside it: it drops the contents that it holds.
 
 Every process asks the database twice a second whether an erasure is under way, and empties its cache of the stores
 that this one touches. Once their rows are gone, a read that is still under way and began before is not believed: it is
-done again, and its result is not kept. What the mover holds is let go of; what it is putting into the blob store just
+done again, and its result is not kept. What the mover holds is dropped; what it is putting into the blob store just
 then is waited for, since it takes that back itself.
 
-A process is known by a row among the leases, in which it says, too, that it has let go, or that it is still moving. One
-that could not ask for a while lets go of everything. So whoever erases waits for all who are known, at most until
+A process is known by a row among the leases, which says also that it has dropped them, or that it is still moving. One
+that could not ask for a while drops everything. So an erasure waits for all processes that are known, at most until
 `FORGOTTEN_SECONDS` have passed, and for those who move until `MOVED_SECONDS` have.
 """
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 0.5
 _ANSWER_SECONDS = 1.0
 _BLIND_SECONDS = 1.5
-"""Who has not seen the database for so long trusts its cache no more."""
+"""A process that has not seen the database for so long no longer trusts its cache."""
 FORGOTTEN_SECONDS = 3.0
 """Longer than the blind time, one more interval and one more answer together."""
 
@@ -37,7 +37,7 @@ MOVED_SECONDS = 60.0
 """Longer than a batch of the mover takes on a slow blob store; an object's request ends after 30 seconds."""
 
 _KNOWN_SECONDS = 300.0
-"""Who has not said for so long that it runs is dead; longer than clocks of servers differ."""
+"""A process whose row is older than this is taken for dead. Longer than the clocks of servers differ."""
 _RENEW_SECONDS = 60.0
 _ACKNOWLEDGED_LOOK_SECONDS = 0.05
 
@@ -59,20 +59,23 @@ _KNOWN = Statement("SELECT holder FROM leases WHERE name >= 'cache:' AND name < 
 
 
 def acknowledgement(erasure_id: str, mark: int) -> str:
-    """What a process says that has let go. mark: the erasure's progress, `{"rows_gone": mark}`, once they are."""
+    """The text a process leaves in its row once it has dropped its contents.
+
+    mark: the erasure's progress, `{"rows_gone": mark}`, once they are.
+    """
     return f"{erasure_id} {mark}"
 
 
 class Answer(Enum):
-    """What is known of the processes when nobody waits any more."""
+    """What is known of the processes when the wait ends."""
 
-    ALL = "all said that they have let go"
-    SILENT = "one said nothing: it was killed, or has let go of everything"
+    ALL = "all said that they have dropped their contents"
+    SILENT = "one said nothing: it was killed, or has dropped everything"
     MOVING = "one is still putting contents into the blob store"
 
 
 async def wait_until_forgotten(database: Database, erasure_id: str, mark: int, until: float) -> Answer:
-    """Wait until every process that is known has let go, or until a moment of the monotonic clock.
+    """Wait until every process that is known has dropped its contents, or until a moment of the monotonic clock.
 
     For those that say that they are still moving contents it waits for `MOVED_SECONDS` more.
     """
@@ -143,7 +146,7 @@ class ErasureWatch:
             await asyncio.sleep(_INTERVAL_SECONDS)
 
     async def look(self) -> None:
-        """Ask once, let go of what the answer names, and say so where somebody waits for it."""
+        """Ask once, drop what the answer names, and say so where somebody waits for it."""
         rows = await self._database.fetch_all(_TOUCHED, {})
         stores: dict[tuple[str, int | None], set[str]] = {}
         for row in rows:

@@ -11,7 +11,7 @@ from app.storage.rows.erased import erased_deletions
 class ChangePage:
     """Changes in ascending order of `seq`; `next_after` is how far the page reaches, `last_seq` how far the store.
 
-    `truncated`: some changes after the page's beginning and up to `next_after` are not there any more.
+    `truncated`: some changes after the page's beginning and up to `next_after` are gone.
     """
 
     rows: Sequence[Row]

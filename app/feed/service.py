@@ -140,5 +140,5 @@ class Feed:
 def _refuse_future(after: int, last_seq: int) -> None:
     if after > last_seq:
         raise InvalidRequest(
-            f"after: is {after}, but the newest change of the memory store is {last_seq}; take a snapshot to start anew"
+            f"after: is {after}, but the newest change of the memory store is {last_seq}; begin with a snapshot"
         )

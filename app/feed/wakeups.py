@@ -4,7 +4,7 @@ A reader is woken by a commit of this process at once (`Database.on_commit`), an
 poll sees it: one statement for all watched stores together, every few hundredths of a second while anybody watches,
 and none while nobody does. A notification per commit would reach others sooner and halve what the database commits.
 
-Whoever watches a store shares one channel: a change costs one statement, and is put into bytes once, however many
+All who watch a store share one channel: a change costs one statement, and is put into bytes once, however many
 read it. A channel keeps what it read for about a second. A reader that fell behind further reads the database by
 itself, at its own pace, so a slow reader holds no memory. The second is also the longest that a change which was
 redacted meanwhile can go out as it was.
@@ -52,7 +52,7 @@ class Channel:
         self.gone = False
         """The store was deleted."""
         self.lost = False
-        """What happens in the store can't be seen any more; readers are to come again."""
+        """What happens in the store can no longer be seen; readers are to come again."""
         self.is_refreshing = False
         self.is_stale = False
         self._frames: deque[tuple[float, bytes]] = deque()
@@ -82,13 +82,13 @@ class Channel:
         self._wake()
 
     def forget_old(self) -> None:
-        """Let go of what every reader that keeps up has sent long ago."""
+        """Drop what every reader that keeps up has sent long ago."""
         before = time.monotonic() - _KEEP_SECONDS
         while self._frames and self._frames[0][0] < before:
             self._frames.popleft()
 
     def end(self, *, gone: bool) -> None:
-        """Tell the readers that nothing comes any more: the store is gone, or out of sight."""
+        """Tell the readers that nothing more comes: the store is gone, or out of sight."""
         self.gone, self.lost = gone, not gone
         self._wake()
 
@@ -119,7 +119,7 @@ class Wakeups:
 
     @contextlib.contextmanager
     def watch(self, store_id: str) -> Iterator[tuple[Channel, asyncio.Event]]:
-        """The store's channel, and an event of one's own that is set when the channel has something new."""
+        """The store's channel, and a new event that is set when the channel has something new."""
         channel = self._channels.get(store_id)
         if channel is None or channel.gone or channel.lost:
             channel = self._channels[store_id] = Channel(store_id)

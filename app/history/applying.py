@@ -16,7 +16,7 @@ _ATTEMPTS = 10
 
 
 class Interrupted(Exception):
-    """Somebody holds a memory that the plan changes, and waits for the store: begin anew."""
+    """Somebody holds a memory that the plan changes, and waits for the store: begin again."""
 
 
 async def transact(database: Database, work: Callable[[Transaction], Awaitable[T]], store_id: str) -> T:

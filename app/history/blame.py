@@ -1,11 +1,11 @@
-"""Who wrote each line of a memory: its versions, compared one after the other.
+"""The author of each line of a memory: its versions, compared one after the other.
 
-A line that two neighbouring versions have in common keeps its author; any other line is by the newer one. Who brings a
-whole text back, after a deletion or after other texts, has not written it: its lines are by who wrote them. Where
-versions are gone, nobody can say for sure:
+A line that two neighbouring versions have in common keeps its author; any other line is by the newer one. A whole
+text that is brought back, after a deletion or after other texts, keeps the authors of its lines. Where versions are
+gone, nobody can say for sure:
 
 - "expired": the line shows first in the oldest version that is left, or that is read;
-- "redacted": it shows first after a redacted version, which may have had it, too.
+- "redacted": it shows first after a redacted version, which may have had it.
 """
 
 import asyncio

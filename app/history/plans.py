@@ -80,7 +80,7 @@ class Plan:
 
     @property
     def loses(self) -> bool:
-        """Whether a memory is deleted for good."""
+        """Whether a memory is deleted and not replaced."""
         made = {change.memory_id for change in self.of(CREATED)}
         return any(change.memory_id not in made for change in self.of(DELETED))
 

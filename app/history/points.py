@@ -1,7 +1,7 @@
 """A point in a store's history: the state after one change, named by the change's number or by a time.
 
 Old versions expire. Of a live memory all but the newest few go, of a deleted one all of them, so a state of long ago
-may not be there any more. What is answered here is exact or refused:
+may be gone. What is answered here is exact or refused:
 
 - Between the point and now no change may be missing: it could be a deletion, and the memory would be forgotten.
 - Each memory that was there must still have the version that was in force. Its next change tells that it was there.
@@ -104,13 +104,13 @@ async def state(
 
 
 async def expired(fetch_all: FetchAll, scope: Mapping[str, Any], seq: int, last_seq: int) -> InvalidRequest:
-    """The refusal of a point whose state is not there any more; it says from when on history is complete."""
+    """The refusal of a point whose state is gone; it says from when on history is complete."""
     (facts,) = await fetch_all(queries.COMPLETE_FROM, scope)
     last_gap = last_seq if (facts["newest"] or 0) < last_seq else facts["last_gap"] or 0
     complete_from = max(last_gap, facts["last_beginning"] or 0)
     times = await fetch_all(queries.TIME_OF, {**scope, "seq": complete_from})
     since = clock.rfc3339(times[0]["created_at"]) if times else "now"
     return InvalidRequest(
-        f"the memory store as it was after change {seq} can't be told any more: versions of then have expired; "
+        f"the memory store as it was after change {seq} can no longer be told: versions of then have expired; "
         f"its history is complete from change {complete_from} on ({since})"
     )

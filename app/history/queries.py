@@ -170,7 +170,7 @@ LOCK_FREE_MEMORIES = Statement(
      WHERE m.store_id = :store_id AND m.id IN_LIST(:memory_ids) ORDER BY m.path FOR UPDATE SKIP LOCKED
     """
 )
-"""Those of some memories that nobody else holds. Who already has the store's row must not wait for a memory's."""
+"""Those of some memories that nobody else holds: a transaction that has the store's row must not wait for one."""
 
 DELETE_VERSIONS = Statement(
     """

@@ -2,7 +2,7 @@
 
 The rows of the memories that change are locked first and the store's last, as everywhere. What changes is only known
 for sure once the store is locked, so it is planned twice. A memory that came up between the two is locked only if that
-is free to have; if somebody holds it, who then waits for the store, everything begins anew.
+is free to have; if somebody holds it, and so waits for the store, everything begins again.
 """
 
 from collections.abc import Mapping, Sequence

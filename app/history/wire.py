@@ -223,7 +223,7 @@ class BlamedRange(TypedDict):
 
 
 class MemoryBlame(TypedDict):
-    """Who wrote each line of a memory's newest content, that of `memory_version_id`."""
+    """The author of each line of a memory's newest content, that of `memory_version_id`."""
 
     type: Literal["memory_blame"]
     memory_store_id: StoreIdText

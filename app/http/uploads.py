@@ -44,7 +44,7 @@ class Upload:
         """The body's bytes.
 
         Raises:
-            RequestTooLarge: it is, or says it is, larger than `maximum`; no more than that was read.
+            RequestTooLarge: it is, or says it is, larger than `maximum`; the rest was not read.
 
         """
         if self._announced > maximum:

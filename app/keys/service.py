@@ -59,9 +59,9 @@ class Keys:
     async def create(
         self, workspace: str, name: str = "", *, actor: Actor | None = None, secret: str | None = None
     ) -> NewKey:
-        """Make a key for a workspace, which is made too if it is new. `secret` brings one's own.
+        """Make a key for a workspace, which is also made if it is new. `secret`: use this one instead of a random one.
 
-        actor: who makes it, for the audit log; None: the service itself.
+        actor: the author, for the audit log; None: the service itself.
         """
         key = NewKey(ids.new(ids.API_KEY), secret or f"msk_{secrets.token_urlsafe(32)}", "")
 
@@ -151,9 +151,9 @@ def _entry(actor: Actor | None, action: str, workspace_id: str, subject: str) ->
 
 
 class Authenticator:
-    """Who a secret belongs to; look-ups are cached for a few seconds.
+    """The caller that a secret belongs to; look-ups are cached for a few seconds.
 
-    Whoever has no key can make it look up things, so that has its bounds: an unknown secret is refused for a moment
+    A caller without a key can make it look up things, so that has its bounds: an unknown secret is refused for a moment
     without a look, and a few secrets at a time are looked up, however many come.
     """
 
@@ -239,7 +239,7 @@ def _session_caller(rows: Sequence[Row]) -> tuple[Caller, float]:
 
 
 def _seconds_left(token: Row) -> float:
-    """Of a session's token; 0 or less if it is good no more."""
+    """Of a session's token; 0 or less if it is no longer valid."""
     if token["revoked_at"] is not None or token["archived_at"] is not None:
         return 0.0
     left: float = (token["expires_at"] - clock.now()) / clock.MICROSECONDS_PER_SECOND

@@ -1,7 +1,7 @@
 """Moving a directory: every memory below one prefix gets its place below another, all or none.
 
-Locks are taken as everywhere, memories first and their store last. A memory that came below the prefix between the two
-is not locked, and somebody may hold it who waits for the store. Then the move begins anew instead of waiting.
+Locks are taken as everywhere, memories first and their store last. A memory created below the prefix between the two
+is not locked, and its holder may be waiting for the store. Then the move begins again instead of waiting.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class _Move:
 
     @property
     def upwards(self) -> bool:
-        """Whether memories may take the old paths of others that are moved, too."""
+        """Whether memories may take the old paths of others that are also moved."""
         return self.source.startswith(self.target)
 
 

@@ -46,7 +46,7 @@ async def _read_body(receive: Receive, headers: header_rules.Headers, maximum: i
     """The request's body.
 
     Raises:
-        RequestTooLarge: it is, or says it is, larger than `maximum` bytes; no more than that was read.
+        RequestTooLarge: it is, or says it is, larger than `maximum` bytes; the rest was not read.
 
     """
     if announced_size(headers) > maximum:
@@ -123,7 +123,7 @@ class Gateway:
         if self._tracing is None:
             await self._answer(scope, receive, send, answer)
             return
-        # Whose trace it is a part of is believed once it is known who says so.
+        # The caller's trace is believed only once the caller is known.
         with self._tracing.request(scope, began, is_continued=answer.caller is not None) as answer.span:
             await self._answer(scope, receive, send, answer)
 

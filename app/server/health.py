@@ -1,6 +1,7 @@
 """Routes for operators: is the process alive, can it work, what has it done.
 
-They ask for no key, so what they cost is bounded: who hammers gets an answer that is up to a quarter second old.
+They ask for no key, so what they cost is bounded: a caller that asks often gets an answer that is up to a
+quarter second old.
 """
 
 import asyncio

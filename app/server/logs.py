@@ -41,7 +41,7 @@ class _Lines(logging.Formatter):
     """What both formats share: which fields a line has."""
 
     def __init__(self, *, with_texts: bool) -> None:
-        """with_texts: print what exceptions say of themselves, too."""
+        """with_texts: also print what exceptions say of themselves."""
         super().__init__()
         self._with_texts = with_texts
 

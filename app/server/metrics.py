@@ -98,7 +98,7 @@ def document() -> bytes:
 
 
 def _forget_the_dead(directory: Path) -> None:
-    """A worker that was killed did not count its streams down: what it had open is open no more."""
+    """A worker that was killed did not count its streams down: what it had open is closed."""
     for process_id in {file.stem.rpartition("_")[2] for file in directory.glob("gauge_live*.db")}:
         if process_id.isdigit() and not Path("/proc", process_id).exists():
             multiprocess.mark_process_dead(int(process_id))  # type: ignore[no-untyped-call]

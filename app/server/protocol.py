@@ -75,7 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything that would look after the connection."""
+        """Cancel every timer that watches the connection."""
         self._await_nothing()
         if self._stall is not None:
             self._stall.cancel()

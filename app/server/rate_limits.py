@@ -1,6 +1,7 @@
 """How much one key may ask for in a minute: token buckets, one per API key and per session token, in this process.
 
-A bucket holds a minute's worth, and fills evenly. Who empties it is refused with 429 until enough has come in again;
+A bucket holds a minute's worth, and fills evenly. A caller that empties it is refused with 429 until enough has
+come in again;
 those that are refused together are told different times to come back, so that they don't all come at once.
 """
 
@@ -17,7 +18,7 @@ _SECONDS = 60.0
 _LONGEST_WAIT_SECONDS = 60
 """The SDKs wait for as long as they are told only up to here; told more, they come back when they like."""
 _SWEEP_AT = 10_000
-"""Buckets above which the full ones are let go: they say no more than a bucket that is new."""
+"""Buckets above which the full ones are dropped: a full bucket says the same as a new one."""
 
 
 class Bucket:

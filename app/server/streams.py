@@ -1,6 +1,6 @@
 """Sending an answer piece by piece, and ending it when it is time.
 
-A stream ends when its pieces do. Whatever else comes first ends it, too: the client leaves; and, for a stream without
+A stream ends when its pieces do. Other things end it earlier: the client leaves; and, for a stream without
 an end of its own, the process is asked to end, or the caller may no longer do what was asked for.
 """
 
@@ -21,7 +21,7 @@ _LAST_WORDS_SECONDS = 1.0
 """How long a client that does not read holds up the end of its stream."""
 
 Recheck = Callable[[], Awaitable[bool]]
-"""True while the caller is who it was; raises a refusal when it may not do this any more."""
+"""True while the caller is who it was; raises a refusal when it may no longer do this."""
 
 
 async def send_stream(

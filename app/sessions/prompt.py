@@ -12,7 +12,7 @@ _WHAT_THEY_ARE = (
 )
 _HABITS = (
     "Before you start, list the directories and read what bears on the task. When you learn something worth keeping, "
-    "save it there as a small text file with a telling name, and mend notes that turned out wrong. Keep within these "
+    "save it there as a small text file with a telling name, and fix notes that turned out wrong. Keep within these "
     "directories: nothing else below /mnt/memory can be written."
 )
 _READ_ONLY_HABITS = "Before you start, list the directories and read what bears on the task. They can't be written."

@@ -104,7 +104,7 @@ async def delete_session(
 async def archive_session(
     caller: CallerParameter, sessions: SessionsService, session_id: SessionId, body: NoBody = None
 ) -> wire.SessionObject:
-    """End a session for good, and with it its tokens."""
+    """End a session permanently, and with it its tokens."""
     return wire.session(await sessions.archive(caller, session_id))
 
 

@@ -145,7 +145,7 @@ class Sessions:
         return row
 
     async def create(self, caller: Caller, new: NewSession) -> Session:
-        """Make a session with its stores attached, for good: they can't be changed later.
+        """Make a session with its stores attached; they can't be changed later.
 
         Raises:
             NotFound: no such environment or store.
@@ -246,7 +246,7 @@ class Sessions:
         return await self._database.transact(work)
 
     async def archive(self, caller: Caller, session_id: str) -> Session:
-        """End a session for good, and with it its tokens; again changes nothing."""
+        """End a session permanently, and with it its tokens. Ending it twice changes nothing."""
         scope = {"session_id": session_id, "workspace_id": caller.workspace_id}
         entry = audit.entry(caller, "session.archived", subject=session_id)
 

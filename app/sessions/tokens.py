@@ -72,7 +72,7 @@ class SessionTokens:
             if session is None:
                 raise not_found(session_id)
             if session["archived_at"] is not None:
-                raise InvalidRequest(f"session {session_id!r} is archived: it has ended, and gets no more tokens")
+                raise InvalidRequest(f"session {session_id!r} is archived: it has ended, and gets no new tokens")
             await transaction.execute(queries.INSERT_TOKEN, parameters)
             row = await transaction.fetch_one(queries.FIND_TOKEN, parameters)
             assert row is not None
@@ -84,7 +84,7 @@ class SessionTokens:
     async def list_page(
         self, workspace_id: str | None, session_id: str, limit: int, page: str | None
     ) -> tuple[Sequence[Row], str | None]:
-        """A page, newest first, revoked and expired ones too; and the cursor of the next page.
+        """A page, newest first, with the revoked and expired ones; and the cursor of the next page.
 
         Raises:
             InvalidRequest: `page` is no cursor of this listing.

@@ -306,7 +306,7 @@ class ListSessions(PageQuery, CreatedRange):
         None, alias="created_at[lt]", description="Created before this time (RFC 3339)."
     )
     deployment_id: Omittable[str] = Field(None, description="There are no deployments here: finds nothing.")
-    include_archived: Flag = Field(False, description="Whether archived sessions are listed too.")
+    include_archived: Flag = Field(False, description="Whether archived sessions are also listed.")
     memory_store_id: Omittable[str] = Field(None, description="Only sessions that have attached this memory store.")
     order: Literal["asc", "desc"] = Field("desc", description="By time of creation; `desc` is newest first.")
     statuses: Omittable[list[Status]] = Field(

@@ -1,6 +1,6 @@
 """Legal holds: while a store has one, nothing that is in it, or was, can be lost. Ours: the vendor has none.
 
-Writing and archiving go on: the old text of what is changed stays, as versions. Whoever would remove something asks
+Writing and archiving go on: the old text of what is changed stays, as versions. Code that would remove something asks
 `refuse_if_held` in the transaction that would, once it has the store's row locked; so a hold that was granted holds.
 """
 
@@ -35,7 +35,7 @@ class Holds:
         self._database = storage.database
 
     async def place(self, caller: Caller, store_id: str, reason: str | None) -> Row:
-        """Put a store under hold. Again keeps the time, and the reason unless one is given.
+        """Put a store under hold. Doing it twice keeps the time, and the reason unless one is given.
 
         Raises:
             InvalidRequest: the reason breaks its rule.

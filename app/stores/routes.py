@@ -72,7 +72,7 @@ async def update_memory_store(
 async def delete_memory_store(
     caller: CallerParameter, stores: StoresService, memory_store_id: StoreId
 ) -> wire.DeletedMemoryStore:
-    """Delete a memory store with its memories and their versions, for good."""
+    """Delete a memory store permanently, with its memories and their versions."""
     await stores.delete(caller, memory_store_id)
     return {"id": memory_store_id, "type": "memory_store_deleted"}
 
@@ -84,7 +84,7 @@ async def archive_memory_store(
     memory_store_id: StoreId,
     body: NoBody = None,
 ) -> wire.MemoryStore:
-    """Archive a memory store for good: its memories can then be read and deleted, not created or updated."""
+    """Archive a memory store permanently: its memories can then be read and deleted, not created or updated."""
     return wire.store(await stores.archive(caller, memory_store_id))
 
 

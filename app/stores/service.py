@@ -116,7 +116,7 @@ class Stores:
         return await self._database.transact(work, store_id=store_id)
 
     async def archive(self, caller: Caller, store_id: str) -> Row:
-        """Archive for good; again changes nothing."""
+        """Archive permanently. Archiving twice changes nothing."""
         scope = {"store_id": store_id, "workspace_id": caller.workspace_id}
         entry = audit.entry(caller, "store.archived", subject=store_id)
 

@@ -121,7 +121,7 @@ class UpdateStore(BaseModel):
 class ListStores(PageQuery, CreatedRange):
     """Query of a listing."""
 
-    include_archived: Flag = Field(False, description="Whether archived stores are listed too.")
+    include_archived: Flag = Field(False, description="Whether archived stores are also listed.")
 
 
 def store(row: Row) -> MemoryStore:

@@ -34,7 +34,7 @@ _PAGE = 50
 _PIECE_BYTES = 262_144
 _SPOOL_BYTES = 4 * 1024 * 1024
 _NO_NAME_IN_A_ZIP = "\\"
-"""Whoever unpacks a zip may take it for a separator; an import does."""
+"""A program that unpacks a zip may take it for a separator; an import does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ class _Stream:
         changes = []
         if self._path_of.get(memory_id) != path:
             changes += self._leave(memory_id)
-        # Who was in the way has left by a version that is redacted or expired.
+        # The memory in the way has left by a version that is redacted or expired.
         for other in [*paths.ancestors(path), path, *self._below(path)]:
             if self._memory_at.get(other, memory_id) != memory_id:
                 changes += self._leave(self._memory_at[other])

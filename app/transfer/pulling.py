@@ -168,7 +168,7 @@ class Pull:
                     raise ValueError("does not hold what it must")
         except (ValueError, KeyError) as error:
             raise InvalidRequest(
-                f"{self._state_file} is damaged ({error}): remove its directory, and begin anew"
+                f"{self._state_file} is damaged ({error}): remove its directory, and begin again"
             ) from None
         return state
 

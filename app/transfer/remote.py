@@ -87,7 +87,7 @@ class Remote:
         self._pool.ConnectionCls = _watched(self._pool.ConnectionCls, self._connected)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._pool.close()
 
     def store(self) -> RemoteStore:
@@ -161,7 +161,7 @@ class Remote:
         expired.set()
         if self._socket is not None:
             with contextlib.suppress(OSError):
-                # Of the plain socket, below TLS: whoever reads from it wakes up at its end.
+                # Of the plain socket, below TLS: a thread that reads from it wakes up at its end.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _answer(self, target: str) -> tuple[int, Mapping[str, str], bytes]:

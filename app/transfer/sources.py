@@ -231,8 +231,8 @@ def _own(files: dict[str, _Received], name: str) -> Spooled | None:
 
 
 def _listed(files: dict[str, _Received], name: str, sha256: str, spool: Spool) -> tuple[Spooled | None, str]:
-    """A file that the manifest lists, or why it can't be had."""
-    # In a zip a backslash is a separator, whoever wrote it.
+    """A file that the manifest lists, or why it can't be read."""
+    # In a zip a backslash is a separator, whatever program wrote it.
     file = files.get(name) or files.get(name.replace("\\", "/"))
     if file is None:
         return None, f"is in the manifest, but {name!r} is not in the export"

@@ -19,7 +19,7 @@ class ExportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal["tar", "tar.gz", "tar.zst", "zip"] = Field("tar", description="The kind of archive.")
-    history: Flag = Field(False, description="Whether every version comes, too.")
+    history: Flag = Field(False, description="Whether every version comes as well.")
 
 
 class SkippedFile(TypedDict):

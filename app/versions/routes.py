@@ -77,5 +77,5 @@ async def redact_memory_version(
     memory_version_id: VersionId,
     body: NoBody = None,
 ) -> wire.MemoryVersion:
-    """Erase a version's content, path, size and digest for good."""
+    """Erase a version's content, path, size and digest permanently."""
     return wire.version(FoundVersion(await versions.redact(caller, memory_store_id, memory_version_id), None))

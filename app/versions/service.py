@@ -142,7 +142,7 @@ class Versions:
         return await with_fresh_rows(self._storage.contents, read)
 
     async def redact(self, caller: Caller, store_id: str, version_id: str) -> Row:
-        """Erase a version's content, path, size and digest for good; again changes nothing.
+        """Erase a version's content, path, size and digest permanently. Redacting twice changes nothing.
 
         The content's blob is removed unless another version of the store has the same content.
 

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     options = Options(asked.rounds or (2 if asked.quick else 5), asked.seconds or (2 if asked.quick else 6))
-    # Stopped from outside, everything that was started is stopped too.
+    # Stopped from outside, everything that was started is also stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     directory = Path(tempfile.mkdtemp(prefix="memstore-bench-", dir=asked.directory))
     with contextlib.ExitStack() as stack:

@@ -1,6 +1,6 @@
 """Programs without a key, as a process of its own: `python -m scripts.bench.strangers PORT loud|silent`.
 
-500 connections stay open. Loud ones send half a head and open again when they are let go, and one more connection after
+500 connections stay open. Loud ones send half a head and open again when they are closed, and one more connection after
 the other sends a head of 64 MB, 20 a second at most, until nobody reads on. Silent ones only connect. It ends with its
 standard input.
 """

@@ -1,4 +1,4 @@
-"""Makes the bucket of MEMSTORE_BLOB_URL, for an S3 server of one's own; the service itself never makes one.
+"""Makes the bucket of MEMSTORE_BLOB_URL, for your own S3 server; the service itself never makes one.
 
 It waits for the server. A bucket that is there is fine.
 """

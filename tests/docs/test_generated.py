@@ -34,12 +34,12 @@ def test_the_generated_pages_are_what_the_code_says() -> None:
 
 
 @pytest.mark.parametrize("page", check_generated.PAGES)
-def test_an_edited_page_is_found_and_mended(page: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edited_page_is_found_and_fixed(page: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     right = (project / page).read_text(encoding="utf-8")
     (project / page).write_text(right.replace("yes", "no").replace("whole number", "text"), encoding="utf-8")
     assert check_generated.main(["--root", str(project)]) == 1
     told = capsys.readouterr().err
-    assert told.splitlines() == [f"{page}: not what the code says; mend it with: {check_generated.MEND}"]
+    assert told.splitlines() == [f"{page}: not what the code says; fix it with: {check_generated.FIX}"]
     assert check_generated.main(["--root", str(project), "--write"]) == 0
     assert (project / page).read_text(encoding="utf-8") == right
     assert check_generated.main(["--root", str(project)]) == 0

@@ -1,4 +1,4 @@
-"""fsck finds each kind of damage, mends what can be mended, and raises no false alarm."""
+"""fsck finds each kind of damage, repairs what can be repaired, and raises no false alarm."""
 
 import asyncio
 import json
@@ -123,7 +123,7 @@ async def test_a_stores_counter_that_drifted_is_found_and_counted_anew_by_a_repa
     assert counters == [("1", str(len("content")))]
 
 
-async def test_a_sequence_number_that_would_be_used_again_is_found_and_mended(parts: Parts) -> None:
+async def test_a_sequence_number_that_would_be_used_again_is_found_and_repaired(parts: Parts) -> None:
     memory = await moved(parts)
     parts.outside.rows.execute("UPDATE memory_stores SET last_seq = 0")
     assert kinds(await parts.check(repair=True)) == ["wrong_counter"]
@@ -165,7 +165,7 @@ async def test_a_broken_head_is_found_and_named(parts: Parts, damage: Callable[[
     assert memory.memory_id in finding.detail
 
 
-async def test_what_a_repair_can_not_mend_it_does_not_call_mended(parts: Parts) -> None:
+async def test_what_a_repair_can_not_fix_it_does_not_call_repaired(parts: Parts) -> None:
     memory = await moved(parts)
     parts.outside.blobs.remove(home(memory))
     broken = await moved(parts, "broken")
@@ -304,11 +304,11 @@ def test_the_command_ends_with_1_when_it_found_something_and_prints_json(environ
 
         status, printed = fsck("--repair")
         assert status == 1
-        assert "total_bytes is 1, counted 7 (mended)" in printed
+        assert "total_bytes is 1, counted 7 (repaired)" in printed
         assert fsck("--json") == (0, CLEAN)
 
         view.blobs.remove(home(memory))
         status, printed = fsck("--repair")
         assert status == 1
         assert printed.startswith(f"missing_content  {memory.store_id}  ")
-        assert "(mended)" not in printed
+        assert "(repaired)" not in printed

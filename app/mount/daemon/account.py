@@ -1,6 +1,6 @@
 """What the daemon asks the server before a store is open: a session's attachments, and a token to open them with.
 
-With an API key, the daemon makes itself a token of the session, which can do no more than the session's agent may,
+With an API key, the daemon makes itself a token of the session, which can do only what the session's agent may,
 and makes the next one before it expires; the key is used for nothing else. Where the server has no such tokens (the
 vendor's own API), the key itself opens the stores. With a token, that token does it all, until it expires.
 """
@@ -95,7 +95,7 @@ class Account:
         """
         session = self._request("GET", f"/v1/sessions/{quote(session_id, safe='')}", f"the session {session_id}")
         if session.get("archived_at"):
-            raise MountError(f"the session {session_id} is archived: its stores can't be opened any more")
+            raise MountError(f"the session {session_id} is archived: its stores can no longer be opened")
         with self._read():
             attachments = [_attachment(resource) for resource in wire.stores_of(session)]
         if not attachments:
@@ -120,7 +120,7 @@ class Account:
         """A token that opens the session's stores, and stays fresh.
 
         Raises:
-            MountError: it can't be had.
+            MountError: there is none.
 
         """
         return SessionToken(self, session_id)
@@ -148,7 +148,7 @@ class Account:
         self._request("DELETE", path, f"token {token_id}", timeout=_SHORT_TIMEOUT)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._pool.clear()
 
     def _request(
@@ -256,7 +256,7 @@ class SessionToken:
             self._attempts += 1
 
     def use(self, account: Account) -> None:
-        """Renew with this account from now on: its credential may be newer than the first one's."""
+        """Renew with this account from now on: its credential may be newer than that of the first."""
         self._account = account
 
     def revoke(self) -> None:

@@ -109,8 +109,8 @@ class ControlServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Take no more connections. Those there are go on until their commands end them."""
-        # Unlinked first: who finds no socket starts another daemon instead of waiting for this one.
+        """Stop taking connections. Those there are go on until their commands end them."""
+        # Unlinked first: a command that finds no socket starts another daemon instead of waiting for this one.
         self._path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -221,7 +221,7 @@ class ControlClient:
 
         """
         try:
-            # Who is refused at the door finds the reason waiting, although nobody takes the request.
+            # A command that is refused at the door finds the reason waiting, although nobody takes the request.
             with contextlib.suppress(BrokenPipeError):
                 _send(self._socket, {"command": command, **members}, descriptors)
             line = next(self._lines, None)

@@ -44,7 +44,7 @@ class FrontEnd(Protocol):
         """
 
     def stop(self, timeout: float) -> list[str]:
-        """Take the directory away, whoever uses it. The engine is still there; it is stopped after this.
+        """Take the directory away, even in use. The engine is still there; it is stopped after this.
 
         timeout: seconds for what is on its way to the engine. Returns the paths that did not get there.
         """
@@ -57,7 +57,7 @@ class FrontEnd(Protocol):
 
 
 class FuseFrontEnd:
-    """Answers the kernel for one mount. Who makes the mount, and where, is the caller's matter."""
+    """Answers the kernel for one mount. The caller decides who makes the mount, and where."""
 
     def __init__(
         self, engine: StoreEngine, fd: int, custody: Custody, name: str, *, read_only: bool, path: Path | None,
@@ -133,7 +133,7 @@ class FuseFrontEnd:
         return failed
 
     def status(self) -> dict[str, Any]:
-        """What the file system knows; `refused` holds the engine's too."""
+        """What the file system knows; `refused` also holds the engine's."""
         known = self._filesystem.status()
         refused = self._engine.status()["refused"]
         on_disk = {(one["path"], one["reason"]) for one in refused}
@@ -151,7 +151,7 @@ class FuseFrontEnd:
                 os.statvfs(self._path)
 
     def _abort(self) -> None:
-        """Have the kernel end the connection: whoever still uses it gets ENOTCONN."""
+        """Have the kernel end the connection: programs that still use it get ENOTCONN."""
         try:
             number = mounting.connection(self._fd)
             if number is not None:

@@ -37,7 +37,7 @@ class Group:
     awaited: dict[str, Any] | None = None
     """What an earlier worker wrote down of it, while it is being taken over: this one may die before it has it all."""
     changing: threading.Lock = field(default_factory=threading.Lock)
-    """Held by whoever opens or ends it."""
+    """Held by the thread that opens or ends it."""
 
     def status(self) -> dict[str, Any]:
         """What is known of it, ready for JSON."""
@@ -78,7 +78,7 @@ class Group:
             except OSError as error:
                 if error.errno == errno.EBUSY:
                     busy.append(store.path)
-                # Else it is not mounted any more: somebody did it by hand.
+                # Else it is no longer mounted: somebody did it by hand.
         return busy
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who keeps a directory from being unmounted."""
+"""The processes that keep a directory from being unmounted."""
 
 import os
 from contextlib import suppress

@@ -148,7 +148,7 @@ class Mounts:
         return left
 
     def end(self, group: Group, timeout: float) -> list[dict[str, Any]]:
-        """Save what is pending and end a group of any kind, whoever still uses it; what could not be saved."""
+        """Save what is pending and end a group of any kind, even one in use; what could not be saved."""
         with group.changing:
             group.flush(timeout)
             if group.on_host is not None:
@@ -210,7 +210,7 @@ class Mounts:
     def take_over(self) -> None:
         """Go on with what an earlier worker had mounted.
 
-        Returns when the table is whole; who asks for something in it waits until it answers.
+        Returns when the table is whole; a caller that asks for something in it waits until it answers.
         """
         table = json.loads(self._custody.state(_MEMORY) or b"[]")
         self._let_go_of_the_rest(table)

@@ -88,7 +88,7 @@ def run(
 def attach(pid: int, stores: Sequence[Store], *, root: str = ROOT) -> dict[str, int]:
     """Give the stores to a process that is already running, and to all that share its mount namespace.
 
-    Returns the /dev/fuse descriptors by directory; whoever uses the mounts waits until they are served. What was
+    Returns the /dev/fuse descriptors by directory; programs that use the mounts wait until they are served. What was
     attached at `root` before is replaced. As root, or as the owner of the process's user namespace. Raises MountError.
     """
     with _helper("_attach_to_process", {"pid": pid, **_job(stores, root)}) as helper:
@@ -98,7 +98,7 @@ def attach(pid: int, stores: Sequence[Store], *, root: str = ROOT) -> dict[str, 
 
 
 def detach(pid: int, *, root: str = ROOT) -> None:
-    """Take away what `attach` gave to a process; programs that still use it keep it until they let go."""
+    """Take away what `attach` gave to a process; programs that still use it keep it until they close it."""
     with _helper("_detach_from_process", {"pid": pid, "root": root}) as helper:
         helper.wait_for_end()
 
@@ -351,7 +351,7 @@ def _put_in_place(root: str, trees: Mapping[str, int]) -> None:
 
 
 def _own_proc() -> int:
-    """The helper's directory in /proc, to be had before entering a namespace with another /proc or none."""
+    """The helper's directory in /proc. Open it before entering a namespace with another /proc or none."""
     return os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
@@ -401,7 +401,7 @@ def _show_again(directory: int, entry: "os.DirEntry[str]", target: str) -> None:
 
 
 def _execute(command: Sequence[str]) -> int:
-    # A Python interpreter ignores these two, and what it ignores its programs would too.
+    # A Python interpreter ignores these two, and its programs would ignore what it ignores.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     try:

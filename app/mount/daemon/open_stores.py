@@ -116,7 +116,7 @@ class Opener:
         return self._places.attachments_file(order.credentials.base_url, order.session_id or f"-{order.store_id}")
 
     def _forget_attachment(self, order: Order, store_id: str) -> None:
-        """The store is not there any more: its name stays nowhere."""
+        """The store is gone: its name stays nowhere."""
         known = self._attachments_file(order)
         with suppress(OSError, ValueError, TypeError):
             items = json.loads(known.read_text())
@@ -167,14 +167,14 @@ class Opener:
             self._in_use.discard(directory)
 
     def end(self, order: Order) -> None:
-        """Say that nothing of what an order asked for is open any more."""
+        """Say that nothing of what an order asked for is open now."""
         known = self._attachments_file(order)
         has_unsaved = any(known.parent.glob(f"*/*/{_IN_USE}"))
         if not order.keep_cache and not has_unsaved:
             known.unlink(missing_ok=True)
 
     def end_session(self, order: Order) -> None:
-        """Say that nothing of a session is open any more: its token ends."""
+        """Say that nothing of a session is open now: its token ends."""
         with self._lock:
             token = self._tokens.pop((order.credentials.base_url, order.owner), None)
         if token is not None:
@@ -231,7 +231,7 @@ class Opener:
 
 
 def _settled(directory: Path, *, keep: bool) -> None:
-    """Nothing in an engine's directory is needed any more. keep: but by a start without the server."""
+    """Nothing in an engine's directory is needed now. keep: except by a start without the server."""
     (directory / _IN_USE).unlink(missing_ok=True)
     if directory.name.startswith(ONE_TIME):
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which directories the mount uses on this host, and who may look into them.
+"""The directories that the mount uses on this host, and which users may look into them.
 
 Three, each for one user and closed to all others (0700):
 

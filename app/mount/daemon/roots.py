@@ -1,4 +1,4 @@
-"""The directory that holds the stores' directories: itself no store, and closed to writes where that can be had.
+"""The directory that holds the stores' directories: not a store itself, and read-only where the host allows that.
 
 With the right to mount, an empty (or missing) root becomes a small filesystem of ours, read-only for everybody: a
 write to `/mnt/memory/x` fails with EROFS instead of landing where nobody looks. Without that right, or over a
@@ -62,7 +62,7 @@ class Root:
                 _set_read_only(self.path, True)
 
     def take_away(self) -> None:
-        """Leave the root as it was found, when no store is shown there any more."""
+        """Leave the root as it was found, when no store is shown there now."""
         if self.closed:
             # Lazily: a shell may still stand in it, and nothing can be written there.
             with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ class Root:
 def prepare(path: Path, names: Sequence[str], *, closed: bool) -> Root:
     """Make the root ready to hold stores with these directory names, after removing what a dead mount left there.
 
-    closed: close it to writes, if that can be had; a mirror's directories can't lie in a closed one.
+    closed: close it to writes, if the host allows that; a mirror's directories can't lie in a closed one.
 
     Raises:
         MountError: it can't be made, is no directory, or another daemon shows stores there.
@@ -116,7 +116,7 @@ def clear(path: Path) -> None:
             continue
         if not mounting.is_dead(mounted.path):
             raise MountError(
-                f"{mounted.path} is mounted by another daemon; unmount it with that one's MEMSTORE_RUN_DIR, "
+                f"{mounted.path} is mounted by another daemon; unmount it with that daemon's MEMSTORE_RUN_DIR, "
                 "or choose another --root"
             )
         mounting.unmount(mounted.path, lazy=True)

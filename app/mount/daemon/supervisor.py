@@ -41,7 +41,7 @@ MESSAGE_BYTES = 4096
 LONG_LIFE_SECONDS = 5.0
 """A worker that lived this long had started well."""
 MAX_SHORT_LIVES = 6
-"""After this many workers in a row died young, another would too."""
+"""After this many workers in a row died young, another is not started."""
 FIRST_PAUSE_SECONDS = 0.02
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 

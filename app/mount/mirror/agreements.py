@@ -73,10 +73,10 @@ class Agreements(Mapping[str, Agreed]):
         self._directories: dict[str, int] = dict(self._database.execute("SELECT path, inode FROM directory"))
 
     def close(self) -> None:
-        """Commit and close. Nothing stays on disk if nothing is agreed on any more."""
+        """Commit and close. Nothing stays on disk if nothing is agreed on."""
         is_needed = bool(self._agreed or self.displaced())
         self.commit()
-        self._database.close()  # this empties the write-ahead log, too
+        self._database.close()  # this also empties the write-ahead log
         if not is_needed:
             self._file.unlink(missing_ok=True)
 
@@ -113,7 +113,7 @@ class Agreements(Mapping[str, Agreed]):
         )
 
     def forget(self, path: str) -> None:
-        """Nothing is agreed on this path any more."""
+        """Nothing is agreed on this path now."""
         if self._agreed.pop(path, None) is not None:
             self._delete("DELETE FROM agreed WHERE path = ?", [path])
 
@@ -134,7 +134,7 @@ class Agreements(Mapping[str, Agreed]):
         return None if row is None else bytes(row[0])
 
     def drop_texts(self) -> None:
-        """Let go of the texts that nothing is about any more, or that the server has."""
+        """Drop the texts that nothing refers to, or that the server has."""
         kept = {sha256 for (sha256,) in self._database.execute("SELECT sha256 FROM text")}
         if not kept:
             return

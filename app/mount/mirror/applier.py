@@ -20,7 +20,7 @@ from app.mount.mirror.agreements import Agreements, Displaced
 from app.mount.mirror.tree import OPEN_DIRECTORY, Busy, Stat, Tree, lease, open_beneath, read_all
 
 _SETTLED_SECONDS = 1.0
-"""So long a file that was taken out stays: who found it by name just before has opened it by then."""
+"""So long a file that was taken out stays: a program that found it by name just before has opened it by then."""
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -142,7 +142,7 @@ class Applier:
         self.prune(was.path)
 
     def move(self, was: Entry, entry: Entry) -> None:
-        """A memory got another path: its file too, whatever it holds and whoever has it open.
+        """A memory got another path: so does its file, whatever it holds, open or not.
 
         Raises:
             FileExistsError: something is at the new path.

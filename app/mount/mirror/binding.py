@@ -48,6 +48,6 @@ def is_bound(source: Path, target: Path) -> bool:
 
 
 def unbind(source: Path, target: Path) -> None:
-    """Take it away again, whoever uses it."""
+    """Take it away again, even in use."""
     while is_bound(source, target):
         syscalls.umount(str(target))

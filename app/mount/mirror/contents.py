@@ -15,7 +15,7 @@ class Contents:
     """Gives contents without waiting; thread-safe."""
 
     def __init__(self, engine: StoreEngine, arrived: Callable[[str], None]) -> None:
-        """arrived: called with the path, from another thread, when a content that was asked for can be had."""
+        """arrived: called with the path, from another thread, when a content that was asked for has arrived."""
         self._engine = engine
         self._arrived = arrived
         self._pool = ThreadPoolExecutor(_FETCHES_AT_ONCE, thread_name_prefix="mirror-fetch")

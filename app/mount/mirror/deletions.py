@@ -69,7 +69,7 @@ class Deletions:
             gone.last_look = now
 
     def back(self, path: str) -> None:
-        """It is there again, or is not expected any more."""
+        """It is there again, or is no longer expected."""
         self._gone.pop(path, None)
 
     def clear(self) -> None:

@@ -57,7 +57,7 @@ class MirrorFrontEnd:
     def start(self) -> None:
         """Bring the directory to what the started engine shows, then keep it so.
 
-        Edits that were made while nobody looked are saved. Returns when every file is there, or can't be had.
+        Edits that were made while nobody looked are saved. Returns when every file is there, or can't be fetched.
 
         Raises:
             MountError: the directory can't be used.
@@ -118,7 +118,7 @@ class MirrorFrontEnd:
     def status(self) -> dict[str, Any]:
         """What the mirror knows beside the engine, ready for JSON; `refused` holds both's.
 
-        `watching` ("inotify", or "polling" where no watch can be had), `protection` of a read-only tree ("bind" or
+        `watching` ("inotify", or "polling" where no watch works), `protection` of a read-only tree ("bind" or
         "modes"), `refused` ([{path, reason, errno}]), `unsaved` and `waiting` ([{path, reason}]: own and others'
         changes that will be tried again), `reverted` ([{path, at}]), `restored_at`.
         """

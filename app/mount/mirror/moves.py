@@ -90,7 +90,7 @@ class Moves:
             self._agreements.agree(target, Agreed(entry, agreed.stat, ours=agreed.ours))
 
     def by_others(self, old: str, entry: Entry) -> None:
-        """Let the file follow a memory that got another path, so that an edit of it follows too."""
+        """Let the file follow a memory that got another path, so that an edit of it also follows."""
         agreed = self._agreements.get(old)
         if agreed is None or entry.path in self._agreements or self._tree.stat(entry.path) is not None:
             return

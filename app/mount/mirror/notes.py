@@ -34,7 +34,7 @@ class Notes:
     """Files with scratch names: when they were first seen (monotonic clock), and what they were then."""
 
     def forget(self, path: str) -> None:
-        """The local file is not at this path any more."""
+        """The local file is no longer at this path."""
         self.refused.pop(path, None)
         self.unsaved.pop(path, None)
         self.scratch.pop(path, None)

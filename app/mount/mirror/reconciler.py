@@ -134,7 +134,7 @@ class Reconciler:
         return False, None
 
     def _stays_local(self, path: str, stat: Stat) -> float | None:
-        """For how many seconds a scratch name is left alone, 0 for ever; None if it is none, or not any more."""
+        """For how many seconds a scratch name is left alone, 0 for ever; None if it is none, or no longer."""
         name = path.rpartition("/")[2]
         if self._read_only or not is_scratch(name):
             return None

@@ -114,5 +114,5 @@ def mount(source: str, target: str, flags: int) -> None:
 
 
 def umount(target: str) -> None:
-    """Take a mount out of sight; who uses it keeps it until they end."""
+    """Take a mount out of sight; programs that use it keep it until they end."""
     _call("umount2", os.fsencode(target), MNT_DETACH)

@@ -84,7 +84,7 @@ class Stat:
         return (self.inode, self.size, self.mtime_ns) == (other.inode, other.size, other.mtime_ns)
 
     def to_be_read_again(self) -> "Stat":
-        """One that no file has: whoever compares with it will read the file."""
+        """One that no file has: a comparison with it leads to a read of the file."""
         return replace(self, ctime_ns=0)
 
 
@@ -132,7 +132,7 @@ class Tree:
         return Root(status.st_dev, status.st_ino)
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory."""
         os.close(self._fd)
 
     def is_there(self) -> bool:

@@ -72,7 +72,7 @@ class Watcher:
         self._paths: dict[int, str] = {}
         self._left: dict[int, tuple[str, bool, float]] = {}
         self.overflowed = False
-        """Events were dropped; whoever looks at everything sets it back."""
+        """Events were dropped; a full scan sets it back."""
         self.incomplete = False
         """Some directory can't be watched: changes there are found by looking only."""
 
@@ -162,7 +162,7 @@ class Watcher:
         return Event(Seen.MOVED, path, is_directory, old_path=source[0])
 
     def _moved(self, old: str, new: str) -> None:
-        """Watches follow their directories; their paths here must too."""
+        """Watches follow their directories; so must their paths here."""
         for watch, path in self._paths.items():
             if path == old or path.startswith(old + "/"):
                 self._paths[watch] = new + path[len(old) :]

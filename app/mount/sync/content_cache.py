@@ -13,14 +13,14 @@ _Key = tuple[str, str]
 
 
 class ContentCache:
-    """Contents that can be had again from the server. Thread-safe; many stores of one daemon share it.
+    """Contents that the server can give again. Thread-safe; many stores of one daemon share it.
 
     A content is found only under the store it was put for: what one store holds tells nothing about another.
     Beyond its bounds, what was used longest ago goes. Several processes may share the directory. What comes stays
     in memory first and goes to disk when memory is full, or with `flush`: a file costs more than all the rest.
 
     Users of a store say what they need. What nobody needs is not kept on disk: it may have been deleted because
-    nobody is to have it any more.
+    nobody is to have it now.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = 1 << 30, max_memory_bytes: int = 64 << 20) -> None:
@@ -176,7 +176,7 @@ class ContentCache:
             if self._is_used(key) and self._write(key, data):
                 with self._lock:
                     self._note_on_disk(key, len(data))
-                if not self._is_used(key):  # since a moment ago: who dropped it may not have seen the file
+                if not self._is_used(key):  # since a moment ago: the thread that dropped it may not have seen the file
                     self._forget(key)
         if contents:
             self._evict()

@@ -15,7 +15,7 @@ from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.errors import Offline, Refused
 
 _FEW = 16
-"""So many missing contents are read one by one: a snapshot would bring all the others too."""
+"""So many missing contents are read one by one: a snapshot would also bring all the others."""
 _PREFETCH_MAX_BYTES = 256 << 20
 
 _log = logging.getLogger(__name__)

@@ -77,7 +77,7 @@ class Delivery:
         """Do it; what is at the intent's last path then, None if nothing.
 
         Raises:
-            Away: the server did not answer: deliver it again later. Also when the token is no good any more and
+            Away: the server did not answer: deliver it again later. Also when the token is no longer valid and
                 the intent is in the journal: there may be a new one.
             Refused: it can't be done, and trying again would not help.
 
@@ -147,7 +147,7 @@ class Delivery:
     def _refuse_erased(self, path: str, *bases: Base | None) -> None:
         """Send nothing that descends from an erased memory: an edit beats a delete, but never an erasure.
 
-        A base that the state does not know any more is asked for; one without an ID was of our own making, and is the
+        A base that the state no longer knows is asked for; one without an ID was of our own making, and is the
         memory that was last seen at the path.
 
         Raises:
@@ -183,7 +183,7 @@ class Delivery:
         return data
 
     def _base_text(self, intent: Intent, base: Base) -> bytes | None:
-        """What the writer started from; None if nobody has it any more."""
+        """What the writer started from; None if nobody has it now."""
         if intent.base_text is not None and intent.base is not None and intent.base.sha256 == base.sha256:
             return intent.base_text
         data = self._cache.get(self._api.store_id, base.sha256)
@@ -343,7 +343,7 @@ class Delivery:
             current = self._known(intent.base, intent.path)
         if current is None:
             if not intent.attempted and not intent.journaled:
-                raise Refused(errno.ENOENT, f"{intent.path} is not there any more")
+                raise Refused(errno.ENOENT, f"{intent.path} is gone")
             return None  # deleted by somebody else, or renamed before and then deleted
         if current.path == intent.new_path or (intent.attempted and current.path != intent.path):
             return current
@@ -395,7 +395,7 @@ class Delivery:
         try:
             memories = self._api.move(intent.path, intent.new_path)
         except Missing:
-            # Nothing is there any more, or the server does not know this route, or the store.
+            # Nothing is there now, or the server does not know this route, or the store.
             self._api.store()
             memories = None
         except PathTaken as error:

@@ -79,7 +79,7 @@ class StoreEngine:
         self.on_feed: Callable[[str], None] = lambda mode: None
         """Called from a thread of the engine when the feed becomes "live", "polling" or "lost"."""
         self.on_gone: Callable[[], None] = lambda: None
-        """Called when the server says that the store is not there any more; keep nothing of it."""
+        """Called when the server says that the store is gone; keep nothing of it."""
         self._api = api
         self._directory = directory
         self._cache = content_cache
@@ -192,7 +192,7 @@ class StoreEngine:
         self._notices.announce()
 
     def _forget(self) -> None:
-        """The server does not have the store any more: neither has this host, but for what is not saved."""
+        """The server no longer has the store: neither has this host, but for what is not saved."""
         self._drop_everything()
         self.on_gone()
 
@@ -257,8 +257,8 @@ class StoreEngine:
 
         Raises:
             Offline: it is not at hand and the server does not answer.
-            Refused: ESTALE if neither the memory nor its version has this content any more, EACCES if it may not
-                be read any more.
+            Refused: ESTALE if neither the memory nor its version has this content now, EACCES if it may no
+                longer be read.
 
         """
         return self._contents.fetch(entry)
@@ -272,9 +272,9 @@ class StoreEngine:
         return there is not None and (there.version_id, there.sha256) == (entry.version_id, entry.sha256)
 
     def author(self, entry: Entry) -> str | None:
-        """Who wrote the version that the entry shows: the type of the actor, a colon, its ID. Asks the server.
+        """The author of the version that the entry shows: the type of the actor, a colon, its ID. Asks the server.
 
-        None if the server does not have it, does not have it any more, or does not say. Raises as `fetch` does.
+        None if the server does not have it, no longer has it, or does not say. Raises as `fetch` does.
         """
         with self._lock:
             there = self._state.remote(entry.path)
@@ -298,7 +298,7 @@ class StoreEngine:
         Raises:
             Refused: EROFS (read-only, archived), EFBIG, EILSEQ, EINVAL, ENAMETOOLONG (content and path rules),
                 ENOTDIR, EISDIR (a file where a directory should be, or the reverse), EDQUOT (full), EACCES (no
-                right any more), ESTALE (store gone; policy FAIL; a conflict that could not be merged: the server's
+                right now), ESTALE (store gone; policy FAIL; a conflict that could not be merged: the server's
                 text is at the path, ours in a conflict file, and `on_change` tells both), ENOSPC (journal full).
             Offline: `durable` and the server does not answer; the text is in the journal all the same.
 
@@ -365,7 +365,7 @@ class StoreEngine:
         )
         result = self._uploader.submit(intent)
         if result is None:
-            raise Refused(errno.ENOENT, f"{entry.path} is not there any more")
+            raise Refused(errno.ENOENT, f"{entry.path} is gone")
         return result
 
     def rename_tree(self, old: str, new: str) -> None:

@@ -1,6 +1,6 @@
 """Telling a new file that descends from an erased memory, such as an editor's next save, from one that does not.
 
-A writer that knew the memory names it; one that makes the file anew names nothing. So the lines of what was erased are
+A writer that knew the memory names it; one that makes the file again names nothing. So the lines of what was erased are
 remembered, as digests under a key that only this process has, in memory alone: no text stays, and nobody can try lines.
 """
 

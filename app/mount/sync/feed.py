@@ -45,8 +45,8 @@ class Follower:
         """Follow nothing yet.
 
         announce: called after the state changed, without the lock. on_mode: called with "live", "polling" or
-        "lost" when it changes. on_gone: called when the server says that the store is not there any more.
-        on_refused: called when it says that the token does not open the store any more.
+        "lost" when it changes. on_gone: called when the server says that the store is gone.
+        on_refused: called when it says that the token no longer opens the store.
         poll_seconds: the least time between two listings.
         """
         self._api = api

@@ -49,7 +49,7 @@ class Intent:
     base: Base | None = None
     """What is at `path`; None for a SAVE where nothing should be."""
     base_text: bytes | None = None
-    """SAVE: the content of `base`, UTF-8, where the server may never have had it. The journal keeps it too."""
+    """SAVE: the content of `base`, UTF-8, where the server may never have had it. The journal also keeps it."""
     target: Base | None = None
     """REPLACE: what is at `new_path`."""
     sha256: str | None = None

@@ -137,7 +137,7 @@ class Journal:
         return start
 
     def _sync(self, end: int) -> None:
-        """Many writers share one call to the disk: who comes while one runs is served by the next."""
+        """Many writers share one call to the disk: a writer that arrives during a sync is covered by the next one."""
         with self._sync_lock:
             if self._synced_to >= end:
                 return

@@ -25,7 +25,7 @@ _STORE = re.compile(r"[A-Za-z0-9_-]+")
 _TEXT, _RECORD = "text", "record.json"
 _UNFINISHED = ".unfinished-"
 _ABANDONED_SECONDS = 3600.0
-"""A text that is being kept for so long: whoever did it was killed, and was never told that it is kept."""
+"""A text that is being kept for so long: its writer was killed, and was never told that it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class KeptTexts:
         self.discard(kept_id)
 
     def discard(self, kept_id: str) -> None:
-        """Remove it for good. Raises MountError: there is none of this ID."""
+        """Remove it permanently. Raises MountError: there is none of this ID."""
         self.get(kept_id)
         gone = self._directory / f"{_UNFINISHED}{kept_id}"  # a half-removed one is none
         (self._directory / kept_id).rename(gone)

@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 class Notices:
-    """Passes a state's changes on. `announce` never waits: who is in a call already tells the later changes too.
+    """Passes a state's changes on. `announce` never waits: a thread that is in a call already tells the later changes.
 
     So a front end that takes its time holds up one thread at most, and what it waits for can go on in the others.
     """

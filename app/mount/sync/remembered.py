@@ -2,7 +2,7 @@
 
 A file of lines: the store's ID, then the memories, each as a JSON array. A change appends the memory's new line and
 overwrites the old one with blanks, so that nothing stays of a path or digest that is past. The file is not synced: it
-outlives the process, and what a power cut takes from it the server knows too.
+outlives the process, and the server also knows what a power cut takes from it.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from app.client.entries import Entry
 
 _NAME = "memories"
 _BLANK_MAX_BYTES = 1 << 20
-"""More, and more than half of the file: it is written anew."""
+"""More, and more than half of the file: it is rewritten."""
 
 
 class Remembered:
@@ -103,13 +103,13 @@ class Remembered:
         return self._file >= 0
 
     def end(self) -> None:
-        """Take no more changes."""
+        """Stop taking changes."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     def forget(self) -> None:
-        """Take no more changes, and keep nothing."""
+        """Stop taking changes, and keep nothing."""
         self.end()
         self.remove(self._path.parent)
 

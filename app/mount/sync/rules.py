@@ -63,7 +63,7 @@ def refusal(error: ApiError, path: str, *, archived: bool) -> Refused:
         case Unauthorized() | Forbidden():
             return Refused(errno.EACCES, error.message)
         case Missing():
-            return Refused(errno.ESTALE, "the store is not there any more")
+            return Refused(errno.ESTALE, "the store is gone")
         case PathTaken(conflicting_path=other) if other == path:
             return Refused(errno.EEXIST, f"{path} is taken")
         case PathTaken(conflicting_path=other) if other.startswith(path + "/"):

@@ -34,7 +34,7 @@ _THREADS = 8
 _REQUESTS_AT_ONCE = 64
 _SHA256_HEX_DIGITS = 64
 _DIGEST = re.compile(rf"[0-9a-f]{{{_SHA256_HEX_DIGITS}}}")
-"""Whoever knows a text can tell from its digest that it was here, so none goes into a log."""
+"""A reader who knows a text can tell from its digest that it was here, so no digest goes into a log."""
 _OWNER_MARK = ".memstore-installation"
 _OWNER = re.compile(rb"[0-9a-f]{32}")
 
@@ -163,7 +163,7 @@ class BlobStore:
         return text.decode()
 
     async def _mark(self, owner: str) -> None:
-        """Write the mark, whole or not at all: a part of it would disown the place for good."""
+        """Write the mark, whole or not at all: a part of it would disown the place for ever."""
         path, content = f"{self._root}/{_OWNER_MARK}", owner.encode()
         if self._is_async:
             await self._write_many([(path, content)])  # An object of S3 is there as a whole or not at all.

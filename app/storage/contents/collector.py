@@ -1,10 +1,10 @@
-"""Removing content that nothing refers to any more.
+"""Removing content that nothing refers to.
 
 The protocol, for one content X of one store:
 
 1. *Condemn*: a transaction that holds the store's row lock, and has seen that no version has X, removes X's
    stage row and writes a row into `condemned_contents`.
-2. *Collect*: whoever claims that row removes the blob, then the row.
+2. *Collect*: the process that claims that row removes the blob, then the row.
 3. Nothing is moved to the blob store while its content is condemned (`app.storage.contents.mover`), so a writer that
    brings X back meanwhile keeps it in the stage until the removal is through.
 

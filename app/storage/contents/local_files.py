@@ -27,7 +27,7 @@ def _sync_path(path: str) -> None:
 def _write(path: str, content: bytes) -> None:
     """Write a file in place.
 
-    A name stands for its content, so whoever writes it writes the same bytes: a reader of the file that was there
+    A name stands for its content, so every writer writes the same bytes: a reader of the file that was there
     sees no change, and a half-written one is completed by the next writer. Nobody reads it before it is durable.
     """
     flags = os.O_WRONLY | os.O_CREAT
@@ -92,7 +92,7 @@ class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
             _sync_path(directory)
 
     def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
-        """Remove a file, or a whole directory, from which others may be removing too."""
+        """Remove a file, or a whole directory, from which others may also be removing."""
         if not recursive:
             super().rm(path, maxdepth=maxdepth)
             return

@@ -103,7 +103,7 @@ class Mover:
         self._arrived.set()
 
     def forget(self, store_ids: Collection[str]) -> None:
-        """Let go of what is held of these stores. Whatever a version still has is in the stage, and is moved later."""
+        """Drop what is held of these stores. Whatever a version still has is in the stage, and is moved later."""
         self._hold([item for item in self._held if item.store_id not in store_ids])
 
     def _hold(self, items: list[Staged]) -> None:
@@ -139,7 +139,7 @@ class Mover:
                     await self.move(batch)
                     self._healthy = True
                 except Exception as error:
-                    # What is held stays in the stage too: let go of it, and leave it to `move_left_behind`.
+                    # What is held also stays in the stage: drop it here, and leave it to `move_left_behind`.
                     self._healthy = False
                     MOVE_FAILURES.inc()
                     _log.warning("could not move %d contents to the blob store: %s", len(self._held), for_log(error))

@@ -107,7 +107,7 @@ class ObjectVersions:
             client.close()
 
     async def remove(self, versions: Collection[ObjectVersion]) -> None:
-        """Remove exactly these versions, for good.
+        """Remove exactly these versions, permanently.
 
         Raises:
             VersionsOutOfReach: some could not be removed, for example because of an object lock.

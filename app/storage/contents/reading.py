@@ -21,11 +21,11 @@ class ContentGone(Exception):
 
 
 class ContentOutdated(ContentGone):
-    """A content was read while its store's contents were let go of: it may be one of those that were erased."""
+    """A content was read while its store's contents were dropped: it may be one of those that were erased."""
 
 
 Moment = int
-"""How often this cache was told to let go of something."""
+"""How often this cache was told to drop something."""
 
 _ROWS_READ_SINCE: ContextVar[Moment | None] = ContextVar("rows_read_since", default=None)
 """The moment before the rows of the read under way were asked for."""
@@ -34,8 +34,8 @@ _ROWS_READ_SINCE: ContextVar[Moment | None] = ContextVar("rows_read_since", defa
 class ContentCache:
     """The most recently used contents, bounded by their bytes.
 
-    What is let go of does not come back by a read or a write that began before: such a one names the moment at which
-    it began, and nothing of an earlier moment than the last letting go is kept.
+    What is dropped does not come back by a read or a write that began before: such a one names the moment at which
+    it began, and nothing of an earlier moment than the last drop is kept.
     """
 
     def __init__(self, maximum_bytes: int) -> None:
@@ -58,11 +58,11 @@ class ContentCache:
         return self._moment
 
     def is_outdated(self, store_id: str, since: Moment) -> bool:
-        """Whether contents of the store were let go of after this moment."""
+        """Whether contents of the store were dropped after this moment."""
         return since < max(self._cleared, self._dropped.get(store_id, 0))
 
     def put(self, store_id: str, sha256: bytes, content: bytes, since: Moment) -> None:
-        """Keep a content that was read or written since a moment, and let go of the least recently used ones."""
+        """Keep a content that was read or written since a moment, and drop the least recently used ones."""
         if self.is_outdated(store_id, since):
             return
         key = (store_id, sha256)
@@ -76,14 +76,14 @@ class ContentCache:
             self.bytes -= len(oldest)
 
     def drop_stores(self, store_ids: Collection[str]) -> None:
-        """Let go of everything of these stores, and of what is being read of them."""
+        """Drop everything of these stores, and what is being read of them."""
         self._moment += 1
         self._dropped |= dict.fromkeys(store_ids, self._moment)
         for key in [key for key in self._entries if key[0] in store_ids]:
             self.bytes -= len(self._entries.pop(key))
 
     def clear(self) -> None:
-        """Let go of everything, and of what is being read."""
+        """Drop everything, and what is being read."""
         self._moment += 1
         self._cleared = self._moment
         self._dropped.clear()
@@ -167,7 +167,7 @@ async def with_fresh_rows(contents: Contents, read: Callable[[], Awaitable[T]]) 
 
     Raises:
         InternalError: the content is missing, however fresh the row.
-        Unavailable: a server that has lost sight of the database lets go of everything faster than it can be read.
+        Unavailable: a server that has lost sight of the database drops everything faster than it can be read.
 
     """
     outdated = False

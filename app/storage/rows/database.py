@@ -49,7 +49,7 @@ class Database(Protocol):
     """One database, shared by all requests of a process.
 
     Every method raises `app.contract.errors.Unavailable` when the database does not answer or can't store, and
-    `Overloaded` when no connection or lock was to be had in time.
+    `Overloaded` when no connection or lock was available in time.
     """
 
     has_single_statement_mutations: bool

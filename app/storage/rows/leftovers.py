@@ -1,10 +1,10 @@
-"""What a database keeps of deleted rows: free pages, dead tuples, statistics; and how it is made to let go of them.
+"""What a database keeps of deleted rows: free pages, dead tuples, statistics; and how it is made to remove them.
 
 SQLite: `VACUUM` copies the live rows into fresh pages and cuts the file, a checkpoint empties the write-ahead log.
 
 PostgreSQL: a plain `VACUUM` leaves the old bytes in the holes of the pages until something else is written there, so
 a table is rewritten (`VACUUM FULL`) where that is allowed and quick enough, its indexes with it. `ANALYZE` keeps
-frequent values and histogram bounds, paths among them, in `pg_statistic`; that is made anew and rewritten too.
+frequent values and histogram bounds, paths among them, in `pg_statistic`; that is remade and rewritten as well.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ async def _rewrite(connection: Any, table: str, is_pooled: bool) -> str | None:
             except (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError) as error:
                 why_not = f"VACUUM FULL is refused: {error}"
                 break
-            # A table that the role may not vacuum is passed over with no more than a warning.
+            # A table that the role may not vacuum is passed over with a mere warning.
             if await _file_of(connection, table) != before:
                 return None
             why_not = "VACUUM FULL is not permitted to this role; let the table's owner run it"

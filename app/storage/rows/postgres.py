@@ -171,7 +171,7 @@ class PostgresDatabase:
         except (*_NOT_THERE, asyncpg.PostgresError) as error:
             raise _cant_be_used(error) from error
         except PoolTimeout as error:
-            raise Overloaded("the database takes no more connections; try again") from error
+            raise Overloaded("the database takes no further connections; try again") from error
 
     async def require_writable(self) -> None:
         async with self._connection() as connection:
@@ -194,7 +194,7 @@ class PostgresDatabase:
             raise Overloaded("no database connection was free in time; try again") from error
         except asyncpg.TooManyConnectionsError as error:
             DATABASE_FAILURES.labels("busy").inc()
-            raise Overloaded("the database takes no more connections; try again") from error
+            raise Overloaded("the database takes no further connections; try again") from error
         except asyncpg.ReadOnlySQLTransactionError as error:
             DATABASE_FAILURES.labels("away").inc()
             raise Unavailable("the database is read-only (a standby, or a failover under way); try again") from error

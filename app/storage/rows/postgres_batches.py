@@ -84,7 +84,10 @@ class GroupCommit:
             task.add_done_callback(self._tasks.discard)
 
     def _next_group(self) -> list[_Item]:
-        """Whose turn it is, one of a store; none if there is not room. Who gave up or waited too long is let go."""
+        """The writes whose turn it is, one of a store; none if there is not room.
+
+        Those that gave up or waited too long are dropped.
+        """
         group: dict[str, _Item] = {}
         left: deque[_Item] = deque()
         now = time.monotonic()

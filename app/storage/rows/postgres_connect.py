@@ -21,7 +21,7 @@ _COMMAND_SECONDS = 15.0
 _STATEMENTS = 512
 _PROBE = """
     SELECT pid, read_only, standby, version, encoding,
-           -- Plans are kept, and the stage is empty most of the time: a plan made then would scan it for good.
+           -- Plans are kept, and the stage is empty most of the time: a plan made then would scan it for ever.
            CASE WHEN pid = {pid} THEN set_config('enable_seqscan', 'off', false) END AS seqscan
       FROM (SELECT pg_backend_pid() AS pid, pg_is_in_recovery() AS standby,
                    current_setting('transaction_read_only') = 'on' AS read_only,

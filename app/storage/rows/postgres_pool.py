@@ -45,7 +45,7 @@ class PoolClosed(Exception):
 
 
 def is_full(error: asyncpg.PostgresError) -> bool:
-    """Whether a server or a pooler takes no more connections for now; pgbouncer has no code of its own for it."""
+    """Whether a server or a pooler refuses another connection for now; pgbouncer has no code of its own for it."""
     return isinstance(error, asyncpg.TooManyConnectionsError) or "no more connections allowed" in str(error)
 
 

@@ -197,7 +197,7 @@ class _Writer:
         try:
             self._loop.call_soon_threadsafe(deliver_all)
         except RuntimeError:
-            # The loop is closed: nobody waits for these answers any more.
+            # The loop is closed: nobody waits for these answers now.
             return
 
 

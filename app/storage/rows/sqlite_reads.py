@@ -117,7 +117,7 @@ class Reader:
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
         self._loops = TimedConnection(connect())
-        # Who waits for somebody else's lock does so on a thread.
+        # A read that waits for somebody else's lock does so on a thread.
         self._loops.connection.execute("PRAGMA busy_timeout = 0").fetchall()
         self._room = asyncio.Semaphore(_THREADS)
 

@@ -4,7 +4,7 @@
     async def fetch_all(self, …): …
 
 A read of SQLite takes 10 µs and one of the histogram's observations up to 2 µs, so reads are sampled: most calls
-cost a look at two variables. What is slow is slow in a sample too.
+cost a look at two variables. What is slow is also slow in a sample.
 """
 
 import time
@@ -24,7 +24,7 @@ _span: Span | None = None
 
 
 def show_spans(span: Span | None) -> None:
-    """From now on, have every timed call of this process shown by `span`; None: no more."""
+    """From now on, have every timed call of this process shown by `span`; None ends that."""
     global _span
     _span = span
 

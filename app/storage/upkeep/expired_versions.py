@@ -44,7 +44,7 @@ class Retention:
         self._keep = keep
 
     async def expire(self) -> int:
-        """Remove every expired version and condemn content that nothing has any more; how many versions it was."""
+        """Remove every expired version, condemn content that nothing refers to now; return the number of versions."""
         before = clock.now() - self._microseconds
         expired, store_id = 0, ""
         while rows := await self._database.fetch_all(

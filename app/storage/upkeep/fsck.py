@@ -1,4 +1,4 @@
-"""Checking that rows, contents and counters agree, on a running service too.
+"""Checking that rows, contents and counters agree, even on a running service.
 
 Kinds of findings:
 
@@ -105,9 +105,9 @@ class Fsck:
         self._orphans = Orphans(database, blobs, grace_seconds=0)
 
     async def run(self, *, repair: bool) -> list[Finding]:
-        """Everything that is wrong; with `repair`, mended where that is possible.
+        """Everything that is wrong; with `repair`, repaired where that is possible.
 
-        Counters are counted anew and orphaned blobs removed. Content that is gone can't be brought back.
+        Counters are recounted and orphaned blobs removed. Content that is gone can't be brought back.
         """
         findings: list[Finding] = []
         # What comes while the check runs is not its business; otherwise it might never end.

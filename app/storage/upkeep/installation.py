@@ -1,4 +1,4 @@
-"""Whose blobs these are: the database's own ID, marked on the blob store by the first installation that uses it."""
+"""The owner of the blobs: the database's own ID, marked on the blob store by the first installation that uses it."""
 
 from app.contract.errors import MemstoreError
 from app.storage.contents.blobs import BlobStore, DamagedMark
@@ -9,7 +9,7 @@ _INSTALLATION = Statement("SELECT id FROM installation")
 
 
 class SharedBlobStore(MemstoreError):
-    """The blob store holds another installation's blobs too; what is an orphan there can't be told."""
+    """The blob store also holds another installation's blobs; what is an orphan there can't be told."""
 
 
 class Ownership:

@@ -98,7 +98,7 @@ class Sweeper:
         self._woken.set()
 
     async def sweep(self, *, all_ages: bool = False) -> Swept:
-        """One whole pass. `all_ages` moves content that was staged only just now, too.
+        """One whole pass. `all_ages` also moves content that was staged only just now.
 
         Raises:
             Unavailable: the database or the blob store does not answer; the rest waits for the next pass.

@@ -20,7 +20,7 @@ _RECORDS = 256
 """Attributes in one extended header."""
 _LENGTH_DIGITS = 6
 _WINDOW_BYTES = 2**25
-"""Of memory that unpacking zstd may take. Levels up to 20 need no more."""
+"""Of memory that unpacking zstd may take. Enough for levels up to 20."""
 _CHUNK = 65_536
 _GZIP = 16 + zlib.MAX_WBITS
 

@@ -68,7 +68,7 @@ class _Ways:
         self.mount = self._host.mount()
 
     def settled(self, measure: Callable[[], Figure]) -> Callable[[], Figure]:
-        """After a round, wait until nothing of it is on its way any more."""
+        """After a round, wait until all of it has arrived."""
 
         def round_of_it() -> Figure:
             figure = measure()

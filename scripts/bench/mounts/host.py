@@ -123,7 +123,7 @@ class Host:
 
 
 def _end(pids: list[int]) -> None:
-    """Wait for the daemon's own end; it has nothing to do any more."""
+    """Wait for the daemon's own end; it has nothing left to do."""
     give_up = time.monotonic() + 10
     while any(map(_is_running, pids)):
         if time.monotonic() > give_up:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-# Not a dependency of the project: whoever wants the comparison installs it.
+# Not a dependency of the project: install it for the comparison.
 mfusepy: Any = importlib.import_module("mfusepy")
 
 

@@ -79,7 +79,7 @@ def _mounted_by(bench: Bench, command: Sequence[str], at: Path) -> Iterator[None
 
 
 def detach(at: Path) -> None:
-    """Take away what is mounted at a directory, and the directory; whoever still uses it keeps nobody waiting."""
+    """Take away what is mounted at a directory, and the directory; programs that still use it keep nobody waiting."""
     _libc.umount2(os.fsencode(at), _MNT_DETACH)
     with contextlib.suppress(OSError):
         at.rmdir()

@@ -23,7 +23,7 @@ def failure(number: int) -> OSError:
 
 
 def find_node(tree: Tree, number: int) -> AnyNode:
-    """Raises OSError: ESTALE if the tree has no such node (any more)."""
+    """Raises OSError: ESTALE if the tree has no such node."""
     node = tree.nodes.get(number)
     if node is None:
         raise failure(errno.ESTALE)

@@ -62,7 +62,7 @@ class Attributes:
             if size and node.text is None and node.size:
                 return self.texts.when_loaded(request, node, resize)
             if handle is None and node.writers and not node.scratch and _cuts_a_character(node.text, size):
-                return errno.EILSEQ  # whoever has it open would be told, for what is not his doing
+                return errno.EILSEQ  # a program that has it open would be told, for what it did not do
             with self.tree.lock:
                 take_back = self.texts.truncate(node, size)
                 if handle is not None:

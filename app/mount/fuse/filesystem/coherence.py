@@ -94,9 +94,9 @@ class Coherence:
         """Memories that can't be shown, because a local directory or file stands in their way."""
         self.feed = "live"
         self.archived = False
-        """The store takes no more texts, only removals."""
+        """The store takes no texts now, only removals."""
         self.gone = False
-        """The store was deleted, or may not be read any more."""
+        """The store was deleted, or may no longer be read."""
         self.refusals = KnownRefusals()
         self.on_replaced: Callable[[File], None] = lambda file: None
         """Called with the tree's lock when another node has taken a file's path."""

@@ -175,7 +175,7 @@ class FileSystem:
         self.housekeeper.stop()
 
     def flush(self, timeout: float | None, *, open_files: bool = False) -> list[str]:
-        """Hand everything that was closed before this call to the engine; scratch files that may last too.
+        """Hand everything that was closed before this call to the engine; also scratch files that may last.
 
         The close of a file whose last descriptor was just closed may still be on its way: call `statvfs` on the
         mount first, which is answered after it.

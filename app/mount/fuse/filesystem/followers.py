@@ -1,7 +1,7 @@
 """Programs that read a file to its end and wait for more, as `tail -f` does, while others change it.
 
-A version by somebody else is a new node, and who has the old one open reads on in the old text, so that no read is
-half old and half new. What is only added at the end tears nothing: those readers get it as well.
+A version by somebody else is a new node, and a program that has the old one open reads on in the old text, so
+that no read is half old and half new. What is only added at the end tears nothing: those readers get it as well.
 """
 
 import logging
@@ -16,7 +16,7 @@ from app.mount.sync.errors import Offline, Refused
 log = logging.getLogger(__name__)
 
 FOLLOWED_MAX_BYTES = 10 * CONTENT_MAX_BYTES
-"""What a reader may have got in all: a file that is begun anew again and again is followed no further."""
+"""What a reader may have got in all: a file that is rewritten again and again is followed no further."""
 
 
 class Followers:

@@ -1,6 +1,6 @@
 """What the kernel knows by number: the directories and files of one mount, and the tree they form.
 
-A file's node stands for one text and whoever writes it here. When somebody else changes the memory, the path gets a
+A file's node stands for one text and its writers on this host. When somebody else changes the memory, the path gets a
 new node, and the old one keeps the old text for those who have it open: so no read is ever half old and half new.
 """
 
@@ -131,7 +131,7 @@ class File(Node):
         self.saving = threading.Lock()
         """One save at a time. Taken before the tree's lock."""
         self.merged = False
-        """Another node shows what this one's text was merged into: the next write here builds on that."""
+        """Another node shows what this node's text was merged into: the next write here builds on that."""
 
     @property
     def size(self) -> int:
@@ -147,7 +147,7 @@ AnyNode: TypeAlias = Directory | File
 class Tree:
     """All nodes of one mount.
 
-    Whoever changes nodes holds `lock`; looking one up by number or name needs no lock.
+    Code that changes nodes holds `lock`; looking one up by number or name needs no lock.
     """
 
     def __init__(self, *, uid: int, gid: int, read_only: bool) -> None:
@@ -167,7 +167,7 @@ class Tree:
         self.on_placed: Callable[[AnyNode], None] = lambda node: None
         """Called with the lock when a node got, changed or lost its place."""
         self.on_forgotten: Callable[[AnyNode], None] = lambda node: None
-        """Called when the kernel does not know a node any more."""
+        """Called when the kernel has forgotten a node."""
 
     def trust(self, seconds: float) -> None:
         """How long the kernel may use names and attributes without asking, from now on."""

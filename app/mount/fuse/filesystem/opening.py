@@ -129,7 +129,7 @@ class Opening:
         return self._save_later(request, handle, durable=True)
 
     def _save_later(self, request: Request, handle: Handle, *, durable: bool) -> Reply:
-        """durable: for fsync. Who wrote nothing is not told of what others wrote."""
+        """durable: for fsync. A program that wrote nothing is not told of what others wrote."""
         is_told, handle.unsaved = handle.unsaved, False
 
         def save() -> Reply:

@@ -145,7 +145,7 @@ class Saver:
 
         Raises:
             Refused: nothing was saved, or, of a text that is none, what others had written. The text stays in the
-                mount until somebody writes it anew or removes it; one that is none goes.
+                mount until somebody rewrites or removes it; one that is none goes.
             Offline: as the engine says.
 
         """
@@ -176,7 +176,7 @@ class Saver:
             return
         others = [writer for writer in self.handles.writers_of(file) if writer is not handle]
         if handle is not None and not handle.torn and (file.aside or any(other.torn for other in others)):
-            self.save_at(file, path, durable=durable, keep=keep, is_part=True)  # not this one's bytes
+            self.save_at(file, path, durable=durable, keep=keep, is_part=True)  # not this writer's bytes
             return
         refusal = Refused(errno.EILSEQ, fault)
         if not ends or not keep:
@@ -208,7 +208,7 @@ class Saver:
         self.coherence.tell_text(file)
 
     def set_aside(self, file: File, path: str, data: bytes, refusal: Refused) -> bool:
-        """Put a text among the kept ones; whether the disk took it. What it goes on from need not be kept too."""
+        """Put a text among the kept ones; whether the disk took it. What it goes on from need not be kept."""
         memory = file.entry or file.parked
         try:
             kept = self.engine.kept.keep(

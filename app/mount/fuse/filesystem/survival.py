@@ -18,7 +18,7 @@ from app.mount.fuse.filesystem.handles import Handle, Handles
 from app.mount.fuse.filesystem.nodes import AnyNode, Directory, File, Place, Tree
 
 COMPACT_BYTES = 8 << 20
-"""Written anew when this much was appended, and it is mostly out of date."""
+"""Rewritten when this much was appended, and it is mostly out of date."""
 KNOWN = 1 << 40
 """References of a node that the kernel had before: how many is not written down, so it is never forgotten."""
 ID_GAP = 1 << 20
@@ -84,7 +84,7 @@ def _of_node(node: AnyNode) -> Record:
 
 
 def _with_text(node: AnyNode) -> list[Record]:
-    # The text is looked at first: who makes it an unsaved one after that writes it down himself.
+    # The text is looked at first: a writer that makes it an unsaved one after that writes it down itself.
     text = node.text if isinstance(node, File) and node.dirty else None
     return [_of_node(node)] if text is None else [_of_node(node), (_TEXT, node.id, bytes(text))]
 
@@ -100,7 +100,7 @@ class Survival:
 
     Called from any thread. What is written down is what is so at that moment, and one thread writes at a time: so
     the last that is written of a node is never older than what was written before, and nothing falls between what
-    is written anew and what follows it.
+    is rewritten and what follows it.
     """
 
     def __init__(self, tree: Tree, handles: Handles) -> None:
@@ -181,7 +181,7 @@ class Survival:
         self._append(lambda: [(_WRITTEN, file.id, offset, data)])
 
     def forgotten(self, node: AnyNode) -> None:
-        """The kernel does not know the node any more."""
+        """The kernel has forgotten the node."""
         self._append(lambda: [] if self._matters(node) else [(_FORGOTTEN, node.id)])
 
     def opened(self, number: int, handle: Handle) -> None:

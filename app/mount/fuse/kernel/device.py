@@ -277,7 +277,7 @@ class Session:
         return True
 
     def _not_taken(self, error: OSError) -> None:
-        """The kernel refused a reply: it does not wait any more, the mount is gone, or the reply was malformed."""
+        """The kernel refused a reply: it no longer waits, the mount is gone, or the reply was malformed."""
         if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EPERM):
             log.error("%s: the kernel refused a reply, its caller gets EIO: %s", self._name, error)
 
@@ -305,7 +305,7 @@ class Session:
         return self.notify(Notify.INVAL_INODE, protocol.inval_inode(nodeid, offset, length))
 
     def invalidate_entry(self, parent: int, name: bytes) -> bool:
-        """Have the next lookup of a name asked for. The parent's cached listing goes too."""
+        """Have the next lookup of a name asked for. The parent's cached listing also goes."""
         return self.notify(Notify.INVAL_ENTRY, protocol.inval_entry(parent, name))
 
     def delete_entry(self, parent: int, child: int, name: bytes) -> bool:

@@ -137,7 +137,7 @@ def attach(tree: int, target: str) -> None:
 def unmount(target: str, *, lazy: bool = False) -> None:
     """Unmount a directory. Raises OSError: EBUSY while it is in use, unless `lazy`; EINVAL if nothing is mounted.
 
-    `lazy` takes it out of sight at once; it ends when the last program that uses it lets go.
+    `lazy` takes it out of sight at once; it ends when the last program stops using it.
     """
     _call("umount2", target, _libc.umount2, os.fsencode(target), UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0))
 
@@ -170,7 +170,7 @@ def ours(process: int | str = "self") -> list[Mounted]:
 
 
 def is_dead(target: str) -> bool:
-    """Whether the program behind the mount at a directory is gone for good.
+    """Whether the program behind the mount at a directory is gone and will not return.
 
     Waits for an answer as long as a process, be it a supervisor or one that hangs, has the mount's descriptor.
     """
@@ -182,13 +182,13 @@ def is_dead(target: str) -> bool:
 
 
 def connection(fd: int) -> int | None:
-    """The number of the connection behind a /dev/fuse descriptor, for `abort`; None if there is none (any more)."""
+    """The number of the connection behind a /dev/fuse descriptor, for `abort`; None if there is none."""
     with open(f"/proc/self/fdinfo/{fd}") as lines:
         return next((int(line.split()[1]) for line in lines if line.startswith("fuse_connection:")), None)
 
 
 def abort(number: int) -> None:
-    """End a mount's connection by force: whoever waits for it gets ECONNABORTED or ENOTCONN. Raises OSError.
+    """End a mount's connection by force: a program that waits for it gets ECONNABORTED or ENOTCONN. Raises OSError.
 
     It also frees what can't be killed: a process that died with a file of its own mount open.
 
@@ -218,7 +218,7 @@ def abort(number: int) -> None:
 
 
 def clean_up(root: str, *, patience: float | None = None) -> list[str]:
-    """Take away the mounts of ours at or below `root` that nobody serves any more; their paths, highest first.
+    """Take away the mounts of ours at or below `root` that no process serves; their paths, highest first.
 
     With `patience`, one that has not answered after so many seconds is taken for dead and aborted: for callers who
     know that no daemon of theirs serves it. Without, this waits (see `is_dead`).

@@ -233,7 +233,7 @@ def attributes(
 ) -> bytes:
     """One file's attributes, 88 bytes; worth keeping as long as the file is the same.
 
-    `mode` holds the file type bits too. A missing ctime or atime is the mtime.
+    `mode` also holds the file type bits. A missing ctime or atime is the mtime.
     """
     mtime, mtime_part = divmod(mtime_ns, NANOSECONDS)
     ctime, ctime_part = (mtime, mtime_part) if ctime_ns is None else divmod(ctime_ns, NANOSECONDS)
