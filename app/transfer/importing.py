@@ -25,7 +25,7 @@ from app.transfer.archives.bounds import Bounds
 from app.transfer.archives.spool import Spool, Spooled
 from app.transfer.outcome import Outcomes
 from app.transfer.plan import NewMemory, Plan, Rejection
-from app.transfer.rows import Rows, anew, with_history
+from app.transfer.rows import Rows, as_new, with_history
 from app.transfer.staging import Staging, stage_missing
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ class Imports:
         if plan.refused and not partial:
             return Imported(None, 0, plan.skipped, plan.refused)
         now = clock.now()
-        rows = with_history(plan, store_id) if plan.versions is not None else anew(plan, store_id, caller, now)
+        rows = with_history(plan, store_id) if plan.versions is not None else as_new(plan, store_id, caller, now)
         try:
             await self._staging.ahead(store_id, rows.stagers, spool)
             await self._write(caller, plan, spool, rows, store_id, is_new=into is None, action=action)

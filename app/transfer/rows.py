@@ -20,7 +20,7 @@ class Rows:
     """For each content, the version that stages it."""
 
 
-def anew(plan: Plan, store_id: str, caller: Caller, now: int) -> Rows:
+def as_new(plan: Plan, store_id: str, caller: Caller, now: int) -> Rows:
     """One version for each memory, by the caller, now."""
     rows = Rows()
     for memory in plan.memories:
