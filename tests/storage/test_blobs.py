@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.storage.contents import local_files
 from app.storage.contents.blobs import BlobStoreUnavailable, open_blob_store
+from app.storage.contents.objects import disk
 from app.storage.upkeep.installation import Ownership, SharedBlobStore
 from tests.storage.outside import digest, key
 from tests.storage.parts import Parts
@@ -150,7 +150,7 @@ async def test_a_blob_is_reported_stored_only_after_it_was_made_durable(
         return 0
 
     monkeypatch.setattr(os, "fsync", look)
-    monkeypatch.setattr(local_files, "_syncfs", look)
+    monkeypatch.setattr(disk, "_syncfs", look)
     await blobs.put_many([blob("text")])
     assert seen_at_sync[-1], "the last thing is to make the blob at its key durable"
     await blobs.close()
@@ -169,7 +169,7 @@ async def test_a_disk_that_can_not_make_a_blob_durable_is_an_error(
         return -1
 
     monkeypatch.setattr(os, "fsync", fail)
-    monkeypatch.setattr(local_files, "_syncfs", fail_like_c)
+    monkeypatch.setattr(disk, "_syncfs", fail_like_c)
     with pytest.raises(BlobStoreUnavailable):
         await blobs.put_many([blob("text")])
     monkeypatch.undo()

@@ -18,7 +18,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 
 from app.contract.errors import MemstoreError, Unavailable
-from app.storage.contents.local_files import DurableLocalFileSystem
+from app.storage.contents.objects.disk import DurableLocalFileSystem
 from app.storage.contents.whole_files import write_whole
 from app.storage.metrics import BLOB_STORE_FAILURES, BLOB_STORE_SECONDS
 from app.storage.rows.timing import timed
@@ -304,7 +304,7 @@ def open_blob_store(url: str, s3_endpoint_url: str | None) -> BlobStore:
     if parts.scheme == "s3":
         # boto3 takes as long to import as everything else together; on a disk no command needs it.
         from app.storage.contents.object_versions import ObjectVersions
-        from app.storage.contents.s3_files import open_s3
+        from app.storage.contents.objects.s3 import open_s3
 
         blobs = BlobStore(open_s3(s3_endpoint_url), f"{parts.netloc}{parts.path}")
         blobs.object_versions = ObjectVersions(parts.netloc, parts.path.strip("/"), s3_endpoint_url)

@@ -14,7 +14,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app.storage.contents.s3_files import CONNECT_SECONDS, REQUEST_SECONDS, RETRIES
+from app.storage.contents.objects.s3 import CONNECT_SECONDS, REQUEST_SECONDS, RETRIES
 
 T = TypeVar("T")
 
