@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from app.storage.contents.blobs import BlobStoreUnavailable, open_blob_store
@@ -236,29 +237,29 @@ OURS, THEIRS = "0" * 31 + "a", "0" * 31 + "b"
 
 
 async def test_the_first_installation_that_asks_owns_the_place_and_an_empty_mark_is_none(parts: Parts) -> None:
-    path = f"{parts.blobs._root}/.memstore-installation"
+    path = parts.blobs.mark
     for empty in (b"", b"\n", b"\0" * 32):
-        await parts.blobs._remove_paths([path])
-        await parts.blobs._write_many([(path, empty)])
+        await parts.blobs.objects.remove([path])
+        await parts.blobs.objects.write([(path, empty)])
         assert await parts.blobs.marked_owner() is None
         assert await parts.blobs.owner(OURS) == OURS
         assert await parts.blobs.owner(THEIRS) == OURS
-        await parts.blobs._remove_paths([path])
+        await parts.blobs.objects.remove([path])
         assert await parts.blobs.owner(THEIRS) == THEIRS
     assert await parts.blobs.list_store_ids() == []
 
 
 @pytest.mark.parametrize("written", [b"0" * 31, b"caf\xe9" * 8, b"0" * 100_000], ids=["short", "binary", "long"])
 async def test_a_damaged_mark_is_told_and_left_to_a_person(written: bytes, parts: Parts) -> None:
-    path = f"{parts.blobs._root}/.memstore-installation"
-    await parts.blobs._remove_paths([path])
-    await parts.blobs._write_many([(path, written)])
+    path = parts.blobs.mark
+    await parts.blobs.objects.remove([path])
+    await parts.blobs.objects.write([(path, written)])
     try:
         with pytest.raises(SharedBlobStore, match=rf"memstore-installation .*{len(written):,} other bytes.*remove it"):
             await Ownership(parts.storage.database, parts.blobs).check()
-        assert await parts.blobs._read_many([path]) == [written]
+        assert await parts.blobs.objects.read([path]) == [written]
     finally:
-        await parts.blobs._remove_paths([path])
+        await parts.blobs.objects.remove([path])
 
 
 def broken_in_the_middle(real: Callable[[str, bytes], None]) -> Callable[[str, bytes], None]:
@@ -278,9 +279,10 @@ async def test_a_mark_is_written_whole_or_not_at_all(
         if scheme == "file":
             full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         else:
-            full.setattr(blobs._fs, "pipe_file", broken_in_the_middle(blobs._fs.pipe_file))
+            memory = fsspec.filesystem("memory")  # one for all
+            full.setattr(memory, "pipe_file", broken_in_the_middle(memory.pipe_file))
         with pytest.raises(BlobStoreUnavailable):
             await blobs.owner(OURS)
-    assert blobs._fs.find(f"{tmp_path}/blobs") == []
+    assert await blobs.objects.list_below(blobs.root) == []
     assert await blobs.owner(OURS) == OURS
     await blobs.close()

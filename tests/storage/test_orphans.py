@@ -57,7 +57,7 @@ async def test_the_grace_period_counts_from_the_blobs_last_write(parts: Parts, b
         assert orphan.modified is not None
         assert abs(orphan.modified - time.time()) < 3600
         return  # nobody can date an S3 object back
-    root = Path(parts.storage.blobs._root)
+    root = Path(parts.storage.blobs.root)
     for seconds, expected in ((3000, 0), (4000, 1)):
         os.utime(root / where, (time.time() - seconds, time.time() - seconds))
         assert len(await parts.orphans(grace_seconds=3600).find()) == expected

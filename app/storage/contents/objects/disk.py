@@ -1,5 +1,6 @@
-"""fsspec's local file system with writes that survive a power cut."""
+"""Objects as files: fsspec's local file system, with writes that survive a power cut."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
+
+from app.storage.contents.objects.anywhere import ThreadedObjects
+from app.storage.contents.whole_files import write_whole
 
 _syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if sys.platform == "linux" else None
 
@@ -113,3 +117,16 @@ class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
                 raise
         data: bytes = super().cat_file(path, start, end, **options)
         return data
+
+
+class DiskObjects(ThreadedObjects):
+    """`Objects` below a directory, which is made if it is not there."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(DurableLocalFileSystem(root))
+
+    def _write_whole(self, path: str, content: bytes) -> None:
+        # What is there is empty, unless another process is faster.
+        with contextlib.suppress(FileExistsError):
+            place = Path(path)
+            write_whole(place, content, replace=place.exists() and not place.read_bytes().strip(b" \t\r\n\x00"))

@@ -1,17 +1,24 @@
-"""S3 as an fsspec file system: obstore's, with flat listings and bulk removal.
+"""Objects of an S3 bucket, through an fsspec file system: obstore's, with flat listings and bulk removal.
 
 obstore costs a fifth of the CPU of the botocore family per call (docs/performance.md).
 """
 
+import asyncio
 import os
 import re
+from collections.abc import Awaitable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.fsspec import FsspecStore
 
+from app.storage.contents.objects.port import Listed
+
+T = TypeVar("T")
+
+_REQUESTS_AT_ONCE = 64
 CONNECT_SECONDS = 3
 REQUEST_SECONDS = 10
 RETRIES = 2
@@ -73,6 +80,70 @@ class S3FileSystem(FsspecStore):
         await self._singly._construct_store(bucket).delete_async(keys)
         # Only now: what was refused may have been something else.
         self._refuses_many = True
+
+
+class S3Objects:
+    """`Objects` by `bucket/key`."""
+
+    system = "s3"
+
+    def __init__(self, endpoint_url: str | None) -> None:
+        """See `open_s3`."""
+        self._fs = open_s3(endpoint_url)
+        self._requests = asyncio.Semaphore(_REQUESTS_AT_ONCE)
+
+    async def write(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        """See `Objects`."""
+        await self._gather([self._fs._pipe_file(path, content) for path, content in objects])
+
+    async def write_whole(self, path: str, content: bytes) -> None:
+        """See `Objects`: an object of S3 is there as a whole or not at all."""
+        await self.write([(path, content)])
+
+    async def read(self, paths: Sequence[str]) -> list[bytes | None]:
+        """See `Objects`."""
+        return await self._gather([_or_none(self._fs._cat_file(path)) for path in paths])
+
+    async def remove(self, paths: Sequence[str]) -> None:
+        """See `Objects`."""
+        await self._gather([_or_none(self._fs._rm(list(paths)))])
+
+    async def remove_below(self, path: str) -> None:
+        """See `Objects`."""
+        if found := [entry.path for entry in await self.list_below(path)]:
+            await self.remove(found)
+
+    async def list_below(self, path: str) -> list[Listed]:
+        """See `Objects`."""
+        (found,) = await self._gather([self._fs._find(f"{path}/", detail=True)])
+        return [Listed(name, entry["size"], entry["mtime"]) for name, entry in found.items()]
+
+    async def names(self, path: str) -> list[str]:
+        """See `Objects`."""
+        (entries,) = await self._gather([_or_none(self._fs._ls(path, detail=False))])
+        return [entry.rstrip("/").rpartition("/")[2] for entry in entries or ()]
+
+    async def close(self) -> None:
+        """See `Objects`: nothing outlives its call."""
+
+    async def _gather(self, calls: Sequence[Awaitable[T]]) -> list[T]:
+        async def bounded(call: Awaitable[T]) -> T:
+            async with self._requests:
+                return await call
+
+        # Every request has ended when the error of one is raised.
+        results = await asyncio.gather(*map(bounded, calls), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results  # type: ignore[return-value]
+
+
+async def _or_none(call: Awaitable[T]) -> T | None:
+    try:
+        return await call
+    except FileNotFoundError:
+        return None
 
 
 def open_s3(endpoint_url: str | None) -> S3FileSystem:
