@@ -3,13 +3,15 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from app.cli import terminal
-from app.cli.operator import actor
+from app.cli.names import STORE, STORE_HELP, is_whole_id
+from app.cli.operator import actor, of_store
 from app.cli.running import with_storage
 from app.contract import clock
 from app.contract.errors import InvalidRequest
@@ -35,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.callback()
 def forget(
     context: typer.Context,
-    store: Annotated[list[str] | None, typer.Option(help="A store by its ID. Repeatable.", metavar="ID")] = None,
+    store: Annotated[list[str] | None, typer.Option(help=f"{STORE_HELP} Repeatable.", metavar="STORE")] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(help="Stores with this pair in their metadata. Repeatable: all pairs.", metavar="KEY=VALUE"),
@@ -84,7 +86,7 @@ def forget(
             return await report(storage.database, await erasures.run(unfinished["id"], _note))
         if unfinished is not None:
             _note(unfinished_text(unfinished))
-        plan = await Planner(storage).plan(selection)
+        plan = await Planner(storage).plan(await _with_ids(storage, selection))
         if not yes:
             _show(plan, as_json=as_json)
             return None
@@ -97,6 +99,15 @@ def forget(
     made = with_storage(work)
     if made is not None:
         _hand_over(made, report_file, as_json=as_json)
+
+
+async def _with_ids(storage: Storage, selection: Selection) -> Selection:
+    """The selection with the IDs of the stores that are called by name. An ID stays, also of a store that is gone."""
+    ids = [
+        store if is_whole_id(STORE, store) else (await of_store(storage.database, store)).store_id
+        for store in selection.store_ids
+    ]
+    return replace(selection, store_ids=ids)
 
 
 @app.command(name="verify")

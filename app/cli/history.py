@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from app.cli import history_text, moments, operator, terminal
+from app.cli.names import STORE_HELP
 from app.cli.running import with_storage
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 _PAGE = 500
 
-Store = Annotated[str, typer.Argument(metavar="STORE", help="ID of the memory store (memstore_…).")]
+Store = Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)]
 Path = Annotated[
     str, typer.Argument(metavar="PATH", help="Path of the memory, or the one it had; the leading / may be left out.")
 ]
@@ -36,11 +37,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _VERSION_HELP = "a number such as @12, an ID (memver_…), or the beginning of one."
 
 
-def _in_store(store_id: str, work: Callable[[Storage, Caller], Awaitable[T]]) -> T:
-    """Run `work` on the opened storage, as the person at the terminal."""
+def _in_store(store: str, work: Callable[[Storage, Caller, str], Awaitable[T]]) -> T:
+    """Run `work` on the opened storage, as the person at the terminal, with the ID of the store that is meant."""
 
     async def run(storage: Storage) -> T:
-        return await work(storage, await operator.of_store(storage.database, store_id))
+        named = await operator.of_store(storage.database, store)
+        return await work(storage, named.caller, named.store_id)
 
     return with_storage(run)
 
@@ -93,9 +95,9 @@ def log(
 ) -> None:
     """Show the versions of a store or of one memory, newest first."""
 
-    async def work(storage: Storage, caller: Caller) -> list[FoundVersion]:
-        memory_id = None if path is None else await Finding(storage).memory_at(caller, store, path)
-        return await _versions(storage, caller, store, memory_id, limit)
+    async def work(storage: Storage, caller: Caller, store_id: str) -> list[FoundVersion]:
+        memory_id = None if path is None else await Finding(storage).memory_at(caller, store_id, path)
+        return await _versions(storage, caller, store_id, memory_id, limit)
 
     found = _in_store(store, work)
     if as_json:
@@ -117,19 +119,19 @@ def diff(
 ) -> None:
     """Show what changed between two versions of a memory."""
 
-    async def work(storage: Storage, caller: Caller) -> Any:
-        memory_id = await Finding(storage).memory_at(caller, store, path)
+    async def work(storage: Storage, caller: Caller, store_id: str) -> Any:
+        memory_id = await Finding(storage).memory_at(caller, store_id, path)
 
         async def version_id(name: str) -> str:
-            return str((await _named_version(storage, caller, store, memory_id, name)).row["id"])
+            return str((await _named_version(storage, caller, store_id, memory_id, name)).row["id"])
 
         if to_version is None:
-            (newest,) = await _versions(storage, caller, store, memory_id, 1)
+            (newest,) = await _versions(storage, caller, store_id, memory_id, 1)
             to_id = str(newest.row["id"])
         else:
             to_id = await version_id(to_version)
         from_id = None if from_version is None else await version_id(from_version)
-        return await Comparing(storage, Versions(storage)).compare(caller, store, to_id, from_id)
+        return await Comparing(storage, Versions(storage)).compare(caller, store_id, to_id, from_id)
 
     found = _in_store(store, work)
     if as_json:
@@ -148,10 +150,10 @@ def show(
 ) -> None:
     """Print a memory's text as it is, or as it was in a version."""
 
-    async def work(storage: Storage, caller: Caller) -> FoundVersion:
-        memory_id = await Finding(storage).memory_at(caller, store, path)
-        name = version or await _newest_with_content(storage, caller, store, memory_id)
-        return await _named_version(storage, caller, store, memory_id, name, with_content=True)
+    async def work(storage: Storage, caller: Caller, store_id: str) -> FoundVersion:
+        memory_id = await Finding(storage).memory_at(caller, store_id, path)
+        name = version or await _newest_with_content(storage, caller, store_id, memory_id)
+        return await _named_version(storage, caller, store_id, memory_id, name, with_content=True)
 
     found = _in_store(store, work)
     if as_json:
@@ -166,9 +168,9 @@ def show(
 def blame(store: Store, path: Path, as_json: AsJson = False) -> None:
     """Show which version, by whom, brought each line of a memory."""
 
-    async def work(storage: Storage, caller: Caller) -> Any:
-        memory_id = await Finding(storage).memory_at(caller, store, path)
-        return await Blame(storage).blame(caller, store, memory_id)
+    async def work(storage: Storage, caller: Caller, store_id: str) -> Any:
+        memory_id = await Finding(storage).memory_at(caller, store_id, path)
+        return await Blame(storage).blame(caller, store_id, memory_id)
 
     found = _in_store(store, work)
     if as_json:
@@ -223,13 +225,13 @@ def _limits() -> Limits:
 def _restore_memory(store: str, path: str, version: str, to_path: str | None, *, as_json: bool) -> None:
     target = to_path if to_path is None or to_path.startswith("/") else f"/{to_path}"
 
-    async def work(storage: Storage, caller: Caller) -> tuple[bool, Found]:
-        memory_id = await Finding(storage).memory_at(caller, store, path)
-        (newest,) = await _versions(storage, caller, store, memory_id, 1)
-        wanted = await _named_version(storage, caller, store, memory_id, version)
+    async def work(storage: Storage, caller: Caller, store_id: str) -> tuple[bool, Found]:
+        memory_id = await Finding(storage).memory_at(caller, store_id, path)
+        (newest,) = await _versions(storage, caller, store_id, memory_id, 1)
+        wanted = await _named_version(storage, caller, store_id, memory_id, version)
         memories = Memories(storage, _limits())
         restored = await Restoring(storage, memories, _limits()).restore(
-            caller, store, wanted.row["id"], path=target, with_content=as_json
+            caller, store_id, wanted.row["id"], path=target, with_content=as_json
         )
         return restored.row["version_id"] != newest.row["id"], restored
 
@@ -249,12 +251,12 @@ def _restore_store(
 ) -> None:
     point = Point(seq, None if at is None else moments.parse(at))
 
-    async def work(storage: Storage, caller: Caller) -> Any:
+    async def work(storage: Storage, caller: Caller, store_id: str) -> tuple[str, Any]:
         rollback = Rollback(storage, _limits())
-        return await rollback.roll_back(caller, store, point, skip_redacted=skip_redacted, dry_run=dry_run)
+        return store_id, await rollback.roll_back(caller, store_id, point, skip_redacted=skip_redacted, dry_run=dry_run)
 
-    done = _in_store(store, work)
+    store_id, done = _in_store(store, work)
     if as_json:
-        terminal.echo_json(wire.rollback(store, done))
+        terminal.echo_json(wire.rollback(store_id, done))
     else:
         terminal.show(history_text.rollback(done))

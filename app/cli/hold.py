@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from app.cli import terminal
+from app.cli.names import STORE_HELP
 from app.cli.operator import of_store
 from app.cli.running import with_storage
 from app.contract import clock
@@ -13,7 +14,7 @@ from app.stores.holds import Holds
 
 
 def hold(
-    store_id: Annotated[str, typer.Argument(metavar="STORE", help="ID of the store (memstore_…).")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)],
     reason: Annotated[
         str | None, typer.Option(help="Why, for those who look after holds; shown to nobody else.")
     ] = None,
@@ -25,7 +26,7 @@ def hold(
         raise typer.BadParameter("goes with a new hold, not with --release", param_hint="--reason")
 
     async def work(storage: Storage) -> None:
-        caller = await of_store(storage.database, store_id)
+        store_id, caller = await of_store(storage.database, store)
         holds = Holds(storage)
         if release:
             await holds.release(caller, store_id)

@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 
 from app.cli import terminal
+from app.cli.moments import short
 from app.cli.operator import actor
 from app.cli.running import with_database
+from app.cli.tables import Column, table
 from app.contract import clock
 from app.keys.service import Keys
 from app.storage.rows.database import Database
@@ -54,9 +56,16 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
         if as_json:
             terminal.echo_json(keys)
             return
-        for key in keys:
-            state = f"revoked {key['revoked_at']}" if key["revoked_at"] else "good"
-            terminal.echo(terminal.field(f"{key['id']}  {key['workspace']}  {key['name'] or '-'}  {state}"))
+        rows = [
+            (
+                str(key["id"]),
+                f"revoked {short(str(key['revoked_at']))}" if key["revoked_at"] else "good",
+                str(key["workspace"]),
+                str(key["name"] or "-"),
+            )
+            for key in keys
+        ]
+        terminal.show(table([Column("ID"), Column("STATE"), Column("WORKSPACE", 6), Column("NAME", 6)], rows))
 
     with_database(work)
 

@@ -2,10 +2,12 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer._click.exceptions import ClickException, NoArgsIsHelpError, UsageError
 from typer.core import TyperCommand, TyperGroup
 
 from app import __version__
@@ -29,6 +31,8 @@ _HOMES: dict[str, dict[str, _Home]] = {
         "keys": _Home("app.cli.keys:app", "Make, list and revoke API keys."),
     },
     _STORES: {
+        "stores": _Home("app.cli.stores:app", "List, make and look at stores."),
+        "ls": _Home("app.cli.stores:ls", "List the memories of a store."),
         "show": _Home("app.cli.history:show", "Print a memory's text, or that of a version."),
         "export": _Home("app.cli.transfer:export", "Copy a store out: archive, directory or Git."),
         "import": _Home("app.cli.transfer:import_", "Copy an export or any texts in."),
@@ -46,7 +50,7 @@ _HOMES: dict[str, dict[str, _Home]] = {
         "audit": _Home("app.cli.audit:app", "Show, export and verify the audit log."),
     },
     _AGENTS: {
-        "sessions": _Home("app.cli.sessions:app", "List sessions, and make session tokens."),
+        "sessions": _Home("app.cli.sessions:app", "Make and list sessions, and session tokens."),
         "mount": _Home("app.cli.mount:mount", "Open stores as directories."),
         "run": _Home("app.cli.mount:run", "Run a command that alone sees the stores."),
         "attach": _Home("app.cli.mount:attach", "Give the stores to a running sandbox."),
@@ -106,6 +110,16 @@ class _Group(TyperGroup):
         name, line, rest = super().resolve_command(ctx, args)
         return name, line and load(line.name or ""), rest
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from app.cli import terminal
+
+            terminal.echo(err=True)  # The terminal has written ^C.
+            terminal.fail("interrupted")
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
     name="memstore",
@@ -135,10 +149,21 @@ def _options(
         os.umask(0o077)  # Databases, blobs, exports, backups, reports: all of them hold what is in the stores.
 
 
-def main() -> None:
-    """Run a command; what a person can fix is one sentence on standard error and exit status 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; what a person can fix is one sentence on standard error and exit status 2.
+
+    arguments: what follows the program's name; None: those of the process.
+    """
     try:
-        app()
+        status = app(arguments, prog_name="memstore", standalone_mode=False)
+    except NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ClickException as error:
+        from app.cli import terminal
+
+        terminal.fail(_usage(error))
+        sys.exit(error.exit_code)
     except Exception as error:
         text = _told(error)
         if text is None:
@@ -147,6 +172,16 @@ def main() -> None:
 
         terminal.fail(text)
         sys.exit(2)
+    if isinstance(status, int):
+        sys.exit(status)
+
+
+def _usage(error: ClickException) -> str:
+    """What was wrong with the arguments, in the style of every other refusal."""
+    message = error.format_message().removeprefix("Invalid value: ").replace("Input should be", "must be").rstrip(".")
+    context = error.ctx if isinstance(error, UsageError) else None
+    hint = "" if context is None else f"; see '{context.command_path} --help'"
+    return f"{message[:1].lower()}{message[1:]}{hint}"
 
 
 def _told(error: Exception) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli import terminal
+from app.cli import names, terminal
 from app.cli.kept import HINT, count_of, lines_of, texts_in
 from app.cli.terminal import field
 
@@ -28,7 +28,12 @@ UNSAVED = 1
 REFUSED = 2
 
 Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Open what this session has attached.")]
-Store = Annotated[str | None, typer.Option("--store", metavar="ID", help="Open this store, without a session.")]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="STORE", help="Open this store (ID, beginning of one, or name), without a session."
+    ),
+]
 Root = Annotated[Path, typer.Option(help="The directory that holds the stores' directories.")]
 AnyRoot = Annotated[Path | None, typer.Option("--root", help="Only what is mounted at this root.")]
 Mode = Annotated[
@@ -220,8 +225,19 @@ def _order(
     if policy not in policies:
         raise typer.BadParameter(f"must be one of {', '.join(policies)}", param_hint="--on-conflict")
     cache = _absolute(cache_dir) if cache_dir else None
-    order = Order(credentials(), session, store, read_only, mode, cache, Policy(policy), keep_cache, allow_other)
+    known = credentials()
+    if store and not names.is_whole_id(names.STORE, store):
+        store = _id_of(store)
+    order = Order(known, session, store, read_only, mode, cache, Policy(policy), keep_cache, allow_other)
     return order.to_json()
+
+
+def _id_of(store: str) -> str:
+    """The ID of the store that is meant."""
+    from app.cli import api
+
+    with api.connected() as server:
+        return api.text(api.store(server, store), "id")
 
 
 def _places() -> "Places":

@@ -15,13 +15,13 @@ VARIABLES = (BASE_URL, *SECRETS, "MEMSTORE_RUN_DIR", "MEMSTORE_STATE_DIR", "MEMS
 ENV_FILE = Path(".env")
 
 
-def variables() -> dict[str, str]:
-    """The environment, over what `.env` in the working directory says of these variables."""
+def variables(*more: str) -> dict[str, str]:
+    """The environment, over what `.env` in the working directory says of these variables, and of `more`."""
     try:
         written = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
     except (OSError, UnicodeDecodeError) as error:
         raise MountError(f"{ENV_FILE.resolve()} can't be read: {error}") from error
-    return {**{name: written[name] or "" for name in VARIABLES if name in written}, **os.environ}
+    return {**{name: written[name] or "" for name in (*VARIABLES, *more) if name in written}, **os.environ}
 
 
 def credentials() -> Credentials:

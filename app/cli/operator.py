@@ -2,13 +2,24 @@
 
 import os
 import pwd
+from typing import NamedTuple
 
+from app.cli import names
 from app.contract.actors import USER, Actor, Caller
 from app.storage.rows.database import Database
 from app.storage.rows.statements import Statement
-from app.stores.service import not_found
+from app.stores.missing import not_found
+from app.stores.queries import NAMED
 
 _WORKSPACE_OF_STORE = Statement("SELECT workspace_id FROM memory_stores WHERE id = :store_id AND deleted_at IS NULL")
+_MEANT_MAX = 20
+
+
+class Named(NamedTuple):
+    """The store that a person means, and the operator in its workspace."""
+
+    store_id: str
+    caller: Caller
 
 
 def actor() -> Actor:
@@ -33,14 +44,27 @@ def in_workspace(workspace_id: str) -> Caller:
     return Caller(workspace_id, actor())
 
 
-async def of_store(database: Database, store_id: str) -> Caller:
-    """The operator in the workspace that a store belongs to.
+async def of_store(database: Database, store: str) -> Named:
+    """The store with this ID, with the only ID that begins so, or with this name; of whichever workspace.
 
     Raises:
         NotFound: there is no such store.
+        InvalidRequest: several may be meant.
 
     """
-    row = await database.fetch_one(_WORKSPACE_OF_STORE, {"store_id": store_id})
-    if row is None:
-        raise not_found(store_id)
-    return in_workspace(row["workspace_id"])
+    if names.is_whole_id(names.STORE, store):
+        row = await database.fetch_one(_WORKSPACE_OF_STORE, {"store_id": store})
+        if row is None:
+            raise not_found(store)
+        return Named(store, in_workspace(row["workspace_id"]))
+    if not names.can_be_one(store):
+        names.the_one(names.STORE, store, ())
+    _, composed, decomposed = names.spellings(store)
+    # `~` follows every character of an ID; where no ID can begin so, none is between these two.
+    start, end = (store, f"{store}~") if names.is_beginning(names.STORE, store) else ("~", "~")
+    parameters = {"name": store, "composed": composed, "decomposed": decomposed, "start": start, "end": end}
+    rows = await database.fetch_all(NAMED, {**parameters, "limit": _MEANT_MAX})
+    meant = [names.Candidate(row["id"], row["name"], row["workspace_name"]) for row in rows]
+    found = names.the_one(names.STORE, store, meant)
+    (workspace,) = [row["workspace_id"] for row in rows if row["id"] == found.id]
+    return Named(found.id, in_workspace(workspace))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy.engine import make_url
 
-from app.cli import places
+from app.cli import deployment, places
 from app.cli.unknown_settings import warn_of_unknown_settings
 from app.settings import BadSettings, Settings, load, storage_options
 from app.storage.rows import migrations
@@ -66,7 +66,7 @@ def prepare(settings: Settings, *, may_make: bool = False) -> None:
 
 
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Open the database of the settings, run `work`, close it. See `prepare` for what comes first."""
+    """Open the database of the settings, say which it is, run `work`, close it. See `prepare` for what comes first."""
     warn_of_unknown_settings()
     settings = load()
     prepare(settings)
@@ -76,6 +76,7 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
         await database.open()
         try:
             await migrations.require_current(database)
+            await deployment.tell(database, settings)
             return await work(database)
         finally:
             await database.close()
@@ -83,8 +84,11 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def with_storage(work: Callable[[Storage], Awaitable[T]], *, may_make: bool = False) -> T:
-    """The same with database and blob store, without background work. `may_make`: where no deployment is, make one."""
+def with_storage(work: Callable[[Storage], Awaitable[T]], *, may_make: bool = False, is_told: bool = True) -> T:
+    """The same with database and blob store, without background work.
+
+    may_make: where no deployment is, make one. is_told: say which deployment it is.
+    """
     warn_of_unknown_settings()
     settings = load()
     prepare(settings, may_make=may_make)
@@ -94,6 +98,8 @@ def with_storage(work: Callable[[Storage], Awaitable[T]], *, may_make: bool = Fa
         await storage.open(in_background=False)
         try:
             await migrations.require_current(storage.database)
+            if is_told:
+                await deployment.tell(storage.database, settings)
             return await work(storage)
         finally:
             await storage.close()

@@ -1,19 +1,27 @@
 """`memstore sessions`: what sessions there are, and tokens for their agents."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from app.cli import terminal
+from app.cli import session_calls, terminal
+from app.cli.moments import short
 from app.cli.operator import actor
 from app.cli.running import with_database
+from app.cli.tables import Column, table
 from app.contract import clock
 from app.contract.limits import SESSION_TOKEN_SECONDS_DEFAULT, SESSION_TOKEN_SECONDS_MAX, SESSION_TOKEN_SECONDS_MIN
-from app.sessions.service import list_all
+from app.sessions.service import list_all, stores_of
 from app.sessions.tokens import SessionTokens
-from app.storage.rows.database import Database
+from app.storage.rows.database import Database, Row
 
-app = typer.Typer(help="Sessions, and tokens for their agents.", no_args_is_help=True)
+app = typer.Typer(
+    help="Sessions, and tokens for their agents. create and show speak the API; list and token open the database.",
+    no_args_is_help=True,
+)
+app.command()(session_calls.create)
+app.command()(session_calls.show)
 
 
 @app.command()
@@ -45,22 +53,34 @@ def list_sessions(as_json: Annotated[bool, typer.Option("--json", help="Print JS
     """Show every session of every workspace."""
 
     async def work(database: Database) -> None:
-        sessions = [
-            {
-                "id": row["id"],
-                "workspace": row["workspace_name"],
-                "title": row["title"],
-                "created_at": clock.rfc3339(row["created_at"]),
-                "archived_at": clock.rfc3339_or_none(row["archived_at"]),
-            }
-            for row in await list_all(database)
-        ]
+        rows = await list_all(database)
+        stores = await stores_of(database, [row["id"] for row in rows])
         if as_json:
-            terminal.echo_json(sessions)
+            terminal.echo_json([_as_json(row, stores.get(row["id"], {})) for row in rows])
             return
-        for session in sessions:
-            state = f"archived {session['archived_at']}" if session["archived_at"] else "idle"
-            line = f"{session['id']}  {session['workspace']}  {session['title'] or '-'}  {state}"
-            terminal.echo(terminal.field(line))
+        # On a terminal there is no room for what is the same in every line.
+        is_one = terminal.is_terminal() and len({row["workspace_name"] for row in rows}) == 1
+        columns = [Column("ID"), Column("CREATED"), Column("STATE")]
+        columns += [] if is_one else [Column("WORKSPACE", 5)]
+        columns += [Column("STORES", 6), Column("TITLE", 5)]
+        lines: list[list[str]] = []
+        for row in rows:
+            line = [row["id"], short(clock.rfc3339(row["created_at"]))]
+            line += ["idle" if row["archived_at"] is None else "archived"]
+            line += [] if is_one else [row["workspace_name"]]
+            line += [", ".join(stores.get(row["id"], {}).values()) or "-", row["title"] or "-"]
+            lines.append(line)
+        terminal.show(table(columns, lines))
 
     with_database(work)
+
+
+def _as_json(row: Row, stores: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "workspace": row["workspace_name"],
+        "title": row["title"],
+        "created_at": clock.rfc3339(row["created_at"]),
+        "archived_at": clock.rfc3339_or_none(row["archived_at"]),
+        "stores": [{"id": store_id, "name": name} for store_id, name in stores.items()],
+    }

@@ -8,9 +8,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -27,6 +28,11 @@ _IN_A_FIELD = re.compile(f"[{_UNSAFE}\\t\\n]")
 def is_terminal() -> bool:
     """Whether a person watches standard output."""
     return sys.stdout.isatty()
+
+
+def width() -> int:
+    """How many cells a line of the terminal has; COLUMNS says otherwise, and 80 where nothing says it."""
+    return shutil.get_terminal_size((80, 24)).columns
 
 
 def is_coloured() -> bool:
@@ -58,6 +64,13 @@ def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
     """Print lines of ours. Whatever is in them, none is obeyed by a terminal."""
     stream = sys.stderr if err else sys.stdout
     print(_CONTROL.sub(_escaped, text), end="\n" if nl else "", file=stream, flush=True)
+
+
+def pairs(lines: Sequence[tuple[str, str]]) -> None:
+    """Print names and values of one thing, a line each."""
+    wide = max((len(field(name)) for name, _ in lines), default=0)
+    for name, value in lines:
+        echo(f"{field(name):<{wide}}  {field(value)}")
 
 
 def progress(text: str) -> None:

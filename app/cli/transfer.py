@@ -13,6 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from app.cli import operator, places, terminal
+from app.cli.names import STORE_HELP
 from app.cli.running import with_storage
 from app.contract.errors import InvalidRequest, NotFound
 from app.keys.service import DEFAULT_WORKSPACE
@@ -37,7 +38,7 @@ _STDIO = "-"
 
 
 def export(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="ID of the store (memstore_…).")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)],
     output: Annotated[
         str, typer.Option(help="File (.tar, .tar.gz, .tgz, .tar.zst, .zip), directory, or - for a tar on stdout.")
     ] = "",
@@ -51,14 +52,14 @@ def export(
     archive_format: ArchiveFormat | None = "tar" if output == _STDIO else format_of(output)
 
     async def work(storage: Storage) -> Exported:
-        caller = await operator.of_store(storage.database, store)
+        store_id, caller = await operator.of_store(storage.database, store)
         exports = Exports(storage)
         if git:
             from app.transfer.git_history import GitHistory
 
-            return await GitHistory(storage).export(caller, store, Path(git))
+            return await GitHistory(storage).export(caller, store_id, Path(git))
         form = archive_format or "directory"
-        exporter = await exports.begin(caller, store, history=history, form=form)
+        exporter = await exports.begin(caller, store_id, history=history, form=form)
         if archive_format is None:
             await exporter.into_directory(Path(output))
         elif output == _STDIO:
@@ -95,7 +96,10 @@ async def _write(exporter: Exporter, archive_format: ArchiveFormat, file: Binary
 
 def import_(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Archive or directory, or - for one on stdin.")],
-    into: Annotated[str, typer.Option(metavar="STORE", help="ID of an existing store that gets the memories.")] = "",
+    into: Annotated[
+        str,
+        typer.Option(metavar="STORE", help="A store that gets the memories as well: ID, beginning of one, or name."),
+    ] = "",
     name: Annotated[str, typer.Option(help="Name of the new store; else the export's, or the source's.")] = "",
     workspace: Annotated[str, typer.Option(help="Workspace of the new store, by name.")] = DEFAULT_WORKSPACE,
     partial: Annotated[bool, typer.Option("--partial", help="Import what is good though something is not.")] = False,
@@ -117,11 +121,12 @@ def import_(
         plan.name = name or plan.name
 
         async def work(storage: Storage) -> tuple[dict[str, object], bool]:
+            target = None
             if into:
-                caller = await operator.of_store(storage.database, into)
+                target, caller = await operator.of_store(storage.database, into)
             else:
                 caller = operator.in_workspace(await workspace_id(storage.database, workspace))
-            imported = await imports(storage, settings).run(caller, plan, spool, into=into or None, partial=partial)
+            imported = await imports(storage, settings).run(caller, plan, spool, into=target, partial=partial)
             return imported.wire(), bool(imported.refused)
 
         result, is_refused = with_storage(work)
@@ -216,7 +221,7 @@ def pull(
         caller = operator.in_workspace(found)
         return await finish(job, caller, imports(storage, settings), storage.database, name)
 
-    imported = with_storage(work)
+    imported = with_storage(work, is_told=False)
     if imported.memory_store_id is not None:
         job.forget()
     _print_imported(imported.wire(), as_json=as_json)

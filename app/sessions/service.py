@@ -355,6 +355,15 @@ async def list_all(database: Database) -> Sequence[Row]:
     return await database.fetch_all(queries.LIST_ALL, {})
 
 
+async def stores_of(database: Database, session_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """For each session the stores that it has attached, as names by ID, in the order of attachment."""
+    found: dict[str, dict[str, str]] = {}
+    for row in await database.fetch_all(queries.FIND_RESOURCES, {"session_ids": list(session_ids)}):
+        if row["store_id"] is not None:
+            found.setdefault(row["session_id"], {})[row["store_id"]] = row["name"]
+    return found
+
+
 def _flat(filters: SessionFilters) -> list[str | int | bool | None]:
     """All filters in a fixed order, for the cursor."""
     return [json.dumps(value) if isinstance(value, tuple) else value for value in astuple(filters)]

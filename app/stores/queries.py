@@ -54,3 +54,15 @@ def listing(*, include_archived: bool, continued: bool, backwards_from: bool, fo
          ORDER BY created_at DESC, id DESC LIMIT :limit
         """
     )
+
+
+NAMED = Statement(
+    """
+    SELECT s.id, s.name, s.workspace_id, w.name AS workspace_name
+      FROM memory_stores s JOIN workspaces w ON w.id = s.workspace_id
+     WHERE s.deleted_at IS NULL
+       AND (s.name = :name OR s.name = :composed OR s.name = :decomposed OR (s.id >= :start AND s.id < :end))
+     ORDER BY s.id LIMIT :limit
+    """
+)
+"""The stores of every workspace that a person at a terminal may mean by a name or by the beginning of an ID."""

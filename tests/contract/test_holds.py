@@ -188,10 +188,10 @@ def test_the_command_holds_and_releases(server: Server, http: httpx2.Client, sto
     }
     again = server.cli("hold", store.id, "--release", check=False)
     assert again.returncode == 2
-    assert again.stderr == f"memstore: memory store {store.id!r} is under no legal hold\n"
+    assert again.stderr.endswith(f"\nmemstore: memory store {store.id!r} is under no legal hold\n")
 
 
 def test_the_command_knows_no_store_that_is_not_there(server: Server) -> None:
     done = server.cli("hold", "memstore_nowhere", check=False)
     assert done.returncode == 2
-    assert done.stderr == "memstore: memory store 'memstore_nowhere' was not found\n"
+    assert "\nmemstore: memory store 'memstore_nowhere' was not found" in done.stderr

@@ -70,7 +70,7 @@ def test_only_one_module_of_the_commands_prints() -> None:
 def test_an_error_of_a_hostile_server_can_not_forge_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run() -> None:
+    def run(*_: object, **__: object) -> None:
         raise InvalidRequest(f"the server refuses: {HOSTILE}")
 
     monkeypatch.setattr(main, "app", run)
