@@ -1,5 +1,6 @@
 """Servers, clients and stores for the tests; failure reports show what the servers printed meanwhile."""
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 
@@ -14,9 +15,11 @@ from tests.support.processes import Daemon, end_reaper
 from tests.support.s3 import S3Endpoint, missing_for_ceph
 from tests.support.servers import Server, serve
 
-# No test judges time: a slow example on a busy machine is no failure.
-hypothesis.settings.register_profile("memstore", deadline=None)
-hypothesis.settings.load_profile("memstore")
+# No test judges time: a slow example on a busy machine is no failure. Nor does a run depend on luck: each tries the
+# same examples, until somebody asks for others.
+hypothesis.settings.register_profile("memstore", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("MEMSTORE_TEST_EXAMPLES", "memstore"))
 
 LOG_SIZES = pytest.StashKey[dict[Daemon, int]]()
 CEPH_FIXTURE = "ceph_endpoint"

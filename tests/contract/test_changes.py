@@ -12,10 +12,11 @@ from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 from tests.contract.conftest import SessionMaker, bare_http, make_key
 from tests.contract.routes import Sample
 from tests.contract.shapes import check_refusal
-from tests.storage.outside import Rows, until
+from tests.storage.outside import Rows
 from tests.support.backends import Backend
 from tests.support.events import EVENT_STREAM, Event, events
 from tests.support.servers import Server, serve
+from tests.support.waiting import until
 
 CHANGE_KEYS = {
     "type",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -15,22 +16,36 @@ import uvicorn
 
 from app.server.protocol import BoundedProtocol
 from tests.contract.shapes import REQUEST_ID, is_id
-from tests.storage.outside import until
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 SECONDS = 60.0
 HEAD_BYTES = 65_536
+BUSY_TIMES = 20
+"""How often a busy machine may miss a quick bound before the fault is the code's."""
 
 
-class Quick(BoundedProtocol):
-    """Bounds that a test can wait for."""
+class Patient(BoundedProtocol):
+    """Time enough for whatever is sent on a busy machine."""
 
-    head_seconds = 0.3
+    head_seconds = body_seconds = linger_seconds = SECONDS
+    waiting_most = 20
+    _waiting: ClassVar[dict[BoundedProtocol, None]] = {}
+
+
+class QuickBody(Patient):
+    """A body's time is one that a test can wait for."""
+
     body_seconds = 0.3
     body_bytes = 1_000
-    stalled_seconds = 0.3
     linger_seconds = 0.5
-    waiting_most = 20
+    _waiting: ClassVar[dict[BoundedProtocol, None]] = {}
+
+
+class Quick(QuickBody):
+    """All bounds are such that a test can wait for them; a busy machine may miss them as well."""
+
+    head_seconds = stalled_seconds = 0.3
     _waiting: ClassVar[dict[BoundedProtocol, None]] = {}
 
 
@@ -50,10 +65,10 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture(scope="module")
-def quick() -> Iterator[tuple[str, int]]:
-    """Where a small application listens with the quick protocol."""
-    config = uvicorn.Config(echo, http=Quick, ws="none", lifespan="off", log_level="critical", access_log=False)
+@contextlib.contextmanager
+def listening(protocol: type[BoundedProtocol]) -> Iterator[tuple[str, int]]:
+    """Where a small application listens."""
+    config = uvicorn.Config(echo, http=protocol, ws="none", lifespan="off", log_level="critical", access_log=False)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
@@ -63,10 +78,40 @@ def quick() -> Iterator[tuple[str, int]]:
         thread.join()
 
 
+@pytest.fixture(scope="module")
+def patient() -> Iterator[tuple[str, int]]:
+    with listening(Patient) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def quick_body() -> Iterator[tuple[str, int]]:
+    with listening(QuickBody) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[tuple[str, int]]:
+    with listening(Quick) as address:
+        yield address
+
+
 @contextlib.contextmanager
 def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
     with socket.create_connection(address, timeout=SECONDS) as connection:
         yield connection
+
+
+def answer(connection: socket.socket) -> bytes:
+    """The next answer, whole, however many pieces it comes in."""
+    received = b""
+    while not (found := re.search(rb"content-length: (\d+)\r\n(?:.*\r\n)*?\r\n", received)) or len(
+        received
+    ) < found.end() + int(found[1]):
+        piece = connection.recv(65_536)
+        assert piece, received
+        received += piece
+    return received
 
 
 def address_of(server: Server) -> tuple[str, int]:
@@ -130,11 +175,11 @@ def test_a_head_of_64_megabytes_is_read_no_further_than_its_bound(server: Server
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 1_000])
-def test_a_head_at_the_bound_is_read_and_one_byte_more_is_431(quick: tuple[str, int], pieces: int) -> None:
+def test_a_head_at_the_bound_is_read_and_one_byte_more_is_431(patient: tuple[str, int], pieces: int) -> None:
     start, end = b"GET / HTTP/1.1\r\nhost: x\r\na: ", b"\r\n\r\n"
     for more, status in ((0, 200), (1, 431)):
         head = start + b"x" * (HEAD_BYTES - len(start) - len(end) + more) + end
-        with connected(quick) as connection:
+        with connected(patient) as connection:
             step = -(-len(head) // pieces)
             with contextlib.suppress(ConnectionError):
                 for place in range(0, len(head), step):
@@ -181,38 +226,48 @@ def test_a_head_that_drips_has_no_more_time_than_another(quick: tuple[str, int])
 
 def test_the_next_head_of_a_connection_has_its_time_from_its_first_byte(quick: tuple[str, int]) -> None:
     whole = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-    with connected(quick) as connection:
-        connection.sendall(whole)
-        assert connection.recv(65_536).endswith(b"\r\n\r\n0")
-        time.sleep(2 * Quick.head_seconds)  # nothing is to happen meanwhile: an idle connection is kept
-        connection.sendall(whole[:10])
-        refusal(everything(connection), 408)
+    for _ in range(BUSY_TIMES):
+        with connected(quick) as connection:
+            connection.sendall(whole)
+            if not answer(connection).startswith(b"HTTP/1.1 200 "):
+                continue
+            time.sleep(2 * Quick.head_seconds)  # nothing is to happen meanwhile: an idle connection is kept
+            connection.sendall(whole[:10])
+            refusal(everything(connection), 408)
+            return
+    pytest.fail("no request was answered in time")
 
 
-def test_a_body_that_drips_is_408_and_one_that_flows_is_read(quick: tuple[str, int]) -> None:
+def test_a_body_that_drips_is_408(quick_body: tuple[str, int]) -> None:
     head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
     for start in (head, head + b"x" * 999):
-        with connected(quick) as connection:
+        with connected(quick_body) as connection:
             connection.sendall(start)
             assert "1,000 bytes of a body" in refusal(everything(connection), 408)["message"]
-    with connected(quick) as connection:
-        connection.sendall(head)
-        for _ in range(20):
-            connection.sendall(b"x" * 5_000)
-            time.sleep(0.05)  # slow, but fast enough; longer as a whole than a body may stay away
-        assert connection.recv(65_536).endswith(b"100000")
 
 
-def test_who_was_answered_early_and_sends_no_more_is_let_go_without_another_word(quick: tuple[str, int]) -> None:
-    with connected(quick) as connection:
+def test_a_body_that_flows_is_read_though_it_takes_longer_than_one_may_stay_away(quick_body: tuple[str, int]) -> None:
+    for _ in range(BUSY_TIMES):
+        with connected(quick_body) as connection, contextlib.suppress(ConnectionError):
+            connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n")
+            for _ in range(20):
+                connection.sendall(b"x" * 5_000)
+                time.sleep(QuickBody.body_seconds / 6)
+            if answer(connection).endswith(b"\r\n\r\n100000"):
+                return
+    pytest.fail("no body was read to its end")
+
+
+def test_who_was_answered_early_and_sends_no_more_is_let_go_without_another_word(quick_body: tuple[str, int]) -> None:
+    with connected(quick_body) as connection:
         connection.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\nx")
         received = everything(connection)
     assert received.startswith(b"HTTP/1.1 200 ")
     assert received.count(b"HTTP/1.1") == 1
 
 
-def test_what_follows_an_early_answer_is_not_read_for_ever(quick: tuple[str, int]) -> None:
-    with connected(quick) as connection:
+def test_what_follows_an_early_answer_is_not_read_for_ever(quick_body: tuple[str, int]) -> None:
+    with connected(quick_body) as connection:
         connection.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
         assert send_while_taken(connection, b"10000\r\n" + b"x" * 65_536 + b"\r\n", 64_000_000) < 32_000_000
@@ -226,13 +281,13 @@ def test_who_does_not_read_an_answer_is_let_go(quick: tuple[str, int]) -> None:
         assert len(everything(connection)) < 32_000_000
 
 
-def test_one_connection_too_many_ends_the_one_that_waited_longest(quick: tuple[str, int]) -> None:
+def test_one_connection_too_many_ends_the_one_that_waited_longest(patient: tuple[str, int]) -> None:
     with contextlib.ExitStack() as opened:
-        connections = [opened.enter_context(connected(quick)) for _ in range(Quick.waiting_most + 1)]
+        connections = [opened.enter_context(connected(patient)) for _ in range(Patient.waiting_most + 1)]
         assert b"HTTP/1.1 408 " in everything(connections[0])
         connections[-1].sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert connections[-1].recv(65_536).startswith(b"HTTP/1.1 200 ")
-    until(lambda: not Quick._waiting, "nobody waits")
+    until(lambda: not Patient._waiting, "nobody waits")
 
 
 def test_a_websocket_is_refused_and_another_protocol_ignored(server: Server) -> None:
@@ -246,13 +301,13 @@ def test_a_websocket_is_refused_and_another_protocol_ignored(server: Server) -> 
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_a_body_is_read_beside_an_offer_of_another_protocol(quick: tuple[str, int], pieces: int) -> None:
+def test_a_body_is_read_beside_an_offer_of_another_protocol(patient: tuple[str, int], pieces: int) -> None:
     # As Java's HTTP client sends every request, its head and its body together or one after the other.
     head = (
         b"POST / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 7\r\nHost: x\r\n"
         b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n\r\n"
     )
-    with connected(quick) as connection:
+    with connected(patient) as connection:
         for _ in range(2):  # the connection goes on
             for piece in (head + b"upgrade",) if pieces == 1 else (head, b"upgrade"):
                 connection.sendall(piece)
@@ -291,15 +346,15 @@ def test_what_is_no_request_is_400_in_the_envelope(server: Server, sent: bytes) 
         refusal(everything(connection), 400)
 
 
-def test_pipelined_requests_are_answered_one_after_the_other(quick: tuple[str, int]) -> None:
+def test_pipelined_requests_are_answered_one_after_the_other(patient: tuple[str, int]) -> None:
     post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n" + b"x" * 70_000
-    with connected(quick) as connection:
+    with connected(patient) as connection:
         connection.sendall(post * 5 + b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         received = everything(connection)
     assert received.count(b"HTTP/1.1 200 ") == 6
     assert received.count(b"70000") == 5
     small = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-    with connected(quick) as connection:
+    with connected(patient) as connection:
         connection.sendall(small * 8_000 + small.replace(b"host", b"connection: close\r\nhost"))  # 230 KB of heads
         assert everything(connection).count(b"HTTP/1.1 200 ") == 8_001
 

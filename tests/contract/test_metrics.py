@@ -21,13 +21,13 @@ from app.client.api import StoreApi
 from app.server import metrics as http_metrics
 from app.storage import metrics as storage_metrics
 from tests.contract.conftest import SessionMaker
+from tests.support import waiting
 from tests.support.backends import Backend
 from tests.support.events import EVENT_STREAM
 from tests.support.servers import Server, serve
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| `(memstore_\w+)` \| (\w+) \| ([^|]*)\| ([^|]+) \|$", re.MULTILINE)
-WAIT_SECONDS = 30.0
 
 
 class Metrics:
@@ -56,10 +56,7 @@ def fresh(server: Server) -> Metrics:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
+    waiting.until(holds, "the metrics come to this")
 
 
 def declared() -> dict[str, tuple[str, tuple[str, ...]]]:

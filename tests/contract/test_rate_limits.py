@@ -136,7 +136,9 @@ def test_the_official_sdk_that_may_not_wait_raises_its_own_error(limited: Server
 def test_who_has_written_too_much_may_still_read(limited: Server, secret: str) -> None:
     with sign_in(limited, secret) as client:
         store = client.beta.memory_stores.create(name="much")
-        memory = client.beta.memory_stores.memories.create(store.id, path="/much.md", content="x" * BYTES_PER_MINUTE)
+        # So far over it that it takes most of a minute until anything more may be written.
+        content = "x" * (BYTES_PER_MINUTE + 40_000)
+        memory = client.beta.memory_stores.memories.create(store.id, path="/much.md", content=content)
         with pytest.raises(anthropic.RateLimitError, match="60,000 bytes"):
             client.beta.memory_stores.memories.create(store.id, path="/more.md", content="x")
         found = client.beta.memory_stores.memories.retrieve(memory.id, memory_store_id=store.id)

@@ -14,7 +14,8 @@ from tests.contract.routes import Sample
 from tests.contract.test_connections import address_of, connected, everything
 from tests.support.servers import Server
 
-ALLOWED = {200, 400, 401, 403, 404, 405, 408, 409, 413, 431}
+ALLOWED = {200, 304, 400, 401, 403, 404, 405, 408, 409, 413, 431}
+"""304 is the answer to `if-none-match: *` where something is there."""
 
 deep = st.integers(1, 20_000).flatmap(
     lambda depth: st.sampled_from(["[" * depth, "[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth])
@@ -116,6 +117,7 @@ def test_rubbish_is_answered_and_never_with_500(
     @example("/v1/memory_stores/{store}/memories", "x", b"page=page_" + b"A" * 60, b"", {}, False)
     @example("/v1/memory_stores/{store}/changes", "x", b"after=" + b"9" * 5_000, b"", {}, False)
     @example("/v1/memory_stores/{store}/changes", "x", b"", b"", {"last-event-id": b"9" * 5_000}, False)
+    @example("/v1/memory_stores/{store}/memories/{memory}", "x", b"", b"", {"if-none-match": b"*"}, False)
     def ask(
         template: str, some_id: str, query: bytes, body: bytes, headers: dict[str, bytes], is_chunked: bool
     ) -> None:

@@ -20,9 +20,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from app import __version__
 from app.server import tracing
 from app.settings import BadSettings
-from tests.storage.outside import until
 from tests.support.backends import Backend
 from tests.support.servers import Server, run_cli, serve
+from tests.support.waiting import until
 
 WAIT_SECONDS = 30.0
 

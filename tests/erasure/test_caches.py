@@ -14,7 +14,7 @@ from app.storage.rows.statements import Parameters, Statement
 from tests.erasure.steps import erase, planned
 from tests.storage.interrupted import InterruptedBlobs
 from tests.storage.parts import Parts
-from tests.storage.test_background import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import anthropic
 
 from tests.erasure.planting import new_marker
-from tests.storage.outside import outside, until
+from tests.storage.outside import outside
 from tests.support.backends import Backend
 from tests.support.servers import serve
+from tests.support.waiting import until
 
 KNOWN = "SELECT name, holder FROM leases WHERE name LIKE 'cache:%'"
 

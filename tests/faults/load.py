@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import httpx2
 
 from app.storage.upkeep.fsck import Finding
-from tests.storage.outside import until
 from tests.storage.parts import opened
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 STORES = "/v1/memory_stores"
 _MEMORIES_AT_MOST = 12

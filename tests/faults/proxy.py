@@ -23,10 +23,12 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class _Link:
     """One connection through the proxy. Bytes pass while `is_open` is set."""
 
-    def __init__(self, client: asyncio.StreamWriter) -> None:
+    def __init__(self, client: asyncio.StreamWriter, task: asyncio.Task[Any]) -> None:
         self.is_open = asyncio.Event()
         self.is_stranded = False
         self.ends = [client]
+        self.task = task
+        """What passes its bytes."""
 
 
 class Proxy:
@@ -110,10 +112,12 @@ class Proxy:
         await self._cut()
 
     async def _cut(self) -> None:
-        for link in self._links:
+        links = list(self._links)
+        for link in links:
             for end in link.ends:
                 end.transport.abort()
-            link.is_open.set()
+            link.task.cancel()
+        await asyncio.gather(*(link.task for link in links), return_exceptions=True)
 
     async def _hang(self) -> None:
         self._hangs = True
@@ -135,7 +139,12 @@ class Proxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = _Link(writer)
+        if self._listener is None:  # it was taken by the listener, and refused before it got here
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        link = _Link(writer, task)
         if not self._hangs:
             link.is_open.set()
         self._links.add(link)
@@ -144,8 +153,8 @@ class Proxy:
             async with self._connected() as (far_reader, far_writer):
                 link.ends.append(far_writer)
                 await asyncio.gather(self._pump(reader, far_writer, link), self._pump(far_reader, writer, link))
-        except OSError:
-            pass  # One of the ends is gone; the other learns it below.
+        except (OSError, asyncio.CancelledError):
+            pass  # One of the ends is gone, or both are cut; the other learns it below.
         finally:
             self._links.discard(link)
             writer.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import anthropic
 from anthropic.types.beta.memory_stores import BetaManagedAgentsMemory as Memory
 
-from tests.storage.outside import until
+from tests.support.waiting import until
 
 _MEMORIES_AT_MOST = 8
 

@@ -11,9 +11,10 @@ import pytest
 from tests.faults.load import STORES, assert_clean, load
 from tests.faults.places import Place
 from tests.faults.places import place as placed
-from tests.storage.outside import Outside, digest, key, outside, until
+from tests.storage.outside import Outside, digest, key, outside
 from tests.support.backends import Backend
 from tests.support.servers import Server, serve
+from tests.support.waiting import until
 
 NO_CACHE = {"MEMSTORE_CACHE_BYTES": "0"}
 
@@ -102,7 +103,7 @@ def test_what_is_erased_during_an_outage_is_gone_after_it(place: Place, view: Ou
         outage.close()
         view.rows.execute("UPDATE condemned_contents SET claimed_until = 0")  # as after two minutes
         left = {key(store.id, digest("harmless"))}
-        until(lambda: view.blobs.all_keys() == left, "the erased contents are gone", within=20)
+        until(lambda: view.blobs.all_keys() == left, "the erased contents are gone")
         assert_clean(place.inner)
 
 

@@ -11,10 +11,11 @@ import httpx2
 from tests.faults.load import STORES, assert_clean, load
 from tests.faults.places import Place
 from tests.faults.proxy import before_database
-from tests.storage.outside import outside, until
+from tests.storage.outside import outside
 from tests.support.backends import Backend
 from tests.support.postgres import EmbeddedPostgres
 from tests.support.servers import Server, serve
+from tests.support.waiting import until
 
 
 def state(server: Server) -> tuple[int, int]:

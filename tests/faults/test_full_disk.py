@@ -9,10 +9,11 @@ from pathlib import Path
 from tests.faults.load import STORES, assert_clean, load
 from tests.faults.places import Place
 from tests.faults.small_disks import SmallDisk, no_file_may_grow, small_disk
-from tests.storage.outside import outside, until
+from tests.storage.outside import outside
 from tests.support.backends import Backend
 from tests.support.postgres import ROOT_RUNS_AS, EmbeddedPostgres
 from tests.support.servers import Server, serve
+from tests.support.waiting import until
 
 
 def assert_survives_a_full_disk(

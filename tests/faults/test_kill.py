@@ -4,8 +4,9 @@ import contextlib
 
 from tests.faults.load import Load, assert_clean, load
 from tests.faults.places import Place
-from tests.storage.outside import Outside, digest, key, until
+from tests.storage.outside import Outside, digest, key
 from tests.support.servers import serve
+from tests.support.waiting import until
 
 ROUNDS = 3
 
@@ -56,7 +57,7 @@ def test_a_server_killed_before_it_moved_and_erased_does_both_after_the_restart(
         outage.enter_context(place.without_blob_store())
         client.beta.memory_stores.memory_versions.redact(memory.memory_version_id, memory_store_id=store.id)
         begun = "claimed_until > 0"
-        until(lambda: view.rows.count("condemned_contents", begun) == 1, "the removal is begun, not done", within=20)
+        until(lambda: view.rows.count("condemned_contents", begun) == 1, "the removal is begun, not done")
         client.beta.memory_stores.delete(doomed.id)
         with load(server) as writing:
             writing.wait_for_acknowledged(5)
@@ -69,6 +70,6 @@ def test_a_server_killed_before_it_moved_and_erased_does_both_after_the_restart(
         writing.assert_nothing_is_lost(server)
         view.wait_until_moved()
         assert contents(writing) <= view.blobs.all_keys()
-        until(lambda: view.blobs_of(store.id) == {digest("harmless")}, "the redacted content is gone", within=20)
-        until(lambda: view.blobs_of(doomed.id) == set(), "the deleted store's content is gone", within=20)
+        until(lambda: view.blobs_of(store.id) == {digest("harmless")}, "the redacted content is gone")
+        until(lambda: view.blobs_of(doomed.id) == set(), "the deleted store's content is gone")
         assert_clean(place.inner)

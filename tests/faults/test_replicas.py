@@ -17,10 +17,11 @@ import app
 from app.storage.rows import migrations
 from tests.faults.balancer import MISSING, PROGRAM, balancer
 from tests.faults.sdk_load import sdk_load
-from tests.storage.outside import outside, until
+from tests.storage.outside import outside
 from tests.support.backends import Backend
 from tests.support.processes import Daemon, answers, free_port
 from tests.support.servers import CLI_SECONDS, READY_PATH, STOPPED, Server, serve
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 
@@ -187,7 +188,7 @@ def test_a_replica_killed_under_load_costs_no_request_and_no_write(postgres_s3: 
             load.wait_for_acknowledged(10)
             load.stop()
             newest = last_number(replicas[0], load.store_ids[0])
-            until(lambda: following.numbers[-1:] == [newest], "the reader has seen the newest change", within=30)
+            until(lambda: following.numbers[-1:] == [newest], "the reader has seen the newest change")
         assert load.failures == []
         assert following.numbers == list(range(1, newest + 1)), "no change is missed or told twice"
         load.assert_nothing_is_lost(client)

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from tests.faults.load import STORES, assert_clean, load
 from tests.faults.places import Place
-from tests.storage.outside import Outside, digest, key, until
+from tests.storage.outside import Outside, digest, key
 from tests.support.postgres import program
 from tests.support.servers import API_VERSION, Server, serve
+from tests.support.waiting import until
 
 
 @contextlib.contextmanager

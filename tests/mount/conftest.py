@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.fuse_mounts import Mounts, missing_for_fuse
+from tests.support.waiting import WAIT_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +16,12 @@ def fuse() -> None:
     """Tests that mount something for real ask for it."""
     if reason := missing_for_fuse():
         pytest.skip(f"FUSE: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that found its server also follows it once it is started, however busy the machine is."""
+    monkeypatch.setattr("app.mount.sync.engine._FOLLOWING_SECONDS", WAIT_SECONDS)
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,9 @@ from app.client.entries import Change, Entry
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import Policy, StoreEngine
 from tests.support.servers import Server
+from tests.support.waiting import until
 
-WAIT_SECONDS = 60.0
 LABEL = "s1"
-
-
-def until(is_true: Callable[[], bool], what: str) -> None:
-    """Wait until something can be observed."""
-    end = time.monotonic() + WAIT_SECONDS
-    while not is_true():
-        assert time.monotonic() < end, f"it never came to this: {what}"
-        time.sleep(0.005)
 
 
 @dataclass

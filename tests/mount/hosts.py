@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,14 @@ from app.mount.daemon.places import Places
 from app.mount.fuse.kernel import mounting
 from tests.support.processes import short_directory
 from tests.support.servers import MEMSTORE, Server
+from tests.support.waiting import until
 
 SECONDS = 60.0
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
     """Wait until a condition holds; an AssertionError that names it otherwise."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"{what}: not after {seconds:g} s"
-        time.sleep(0.02)
+    until(condition, what, seconds)
 
 
 class Host:

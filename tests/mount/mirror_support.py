@@ -16,16 +16,12 @@ from typing import Any
 from app.client.entries import Change, Entry
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.sync.errors import Offline, Refused
-
-PATIENCE_SECONDS = 20.0
+from tests.support.waiting import until
 
 
 def eventually(is_so: Callable[[], object], what: str = "") -> None:
     """Wait until something is so; fail if it never gets so."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, what or "it never happened"
-        time.sleep(0.005)
+    until(is_so, what or "it never happened")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import MountError
 from tests.mount import hostile
-from tests.mount.engines import until
+from tests.support.waiting import until
 
 BAD_PATHS = [
     "/../../escaped/x", "/..", "/a/../../x", "/./x", "//x", "/a//b", "/a/", "/", "", "x", "/a\nb", "/a\r\nb",

@@ -22,8 +22,9 @@ from app.mount.sync.errors import Refused
 from app.mount.sync.intents import Intent
 from app.mount.sync.journal import Journal
 from tests.faults.proxy import Proxy
-from tests.mount.engines import LABEL, WAIT_SECONDS, Mounted, Remote, mounted, until
+from tests.mount.engines import LABEL, Mounted, Remote, mounted
 from tests.support.servers import Server
+from tests.support.waiting import WAIT_SECONDS, until
 
 Start = Callable[..., Mounted]
 

@@ -12,8 +12,9 @@ from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
 from app.mount.sync.content_cache import ContentCache
 from tests.faults.proxy import Proxy
-from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted, until
+from tests.mount.engines import Mounted, Remote, mounted
 from tests.support.servers import Server
+from tests.support.waiting import WAIT_SECONDS, until
 
 MARKER = "MARKER-8f2e6c"
 TEXT = f"# Notes\n\n{MARKER} lives in this text\n"

@@ -18,9 +18,10 @@ from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
 from app.mount.sync.errors import MountError, Offline, Refused
 from tests.faults.proxy import Proxy
-from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted, until
+from tests.mount.engines import Mounted, Remote, mounted
 from tests.support.backends import Backend
 from tests.support.servers import Server, serve
+from tests.support.waiting import WAIT_SECONDS, until
 
 
 @pytest.fixture
@@ -106,7 +107,8 @@ def test_what_others_did_during_an_outage_is_shown_after_it(
         one.wait_for("/created.md", "new")
         until(lambda: one.texts() == {"/changed.md": "new", "/created.md": "new"}, "everything is shown")
         until(lambda: len(one.changes) == 3, "everything is told")
-        assert one.modes[-2:] == ["lost", "live" if extensions else "polling"]
+        back = "live" if extensions else "polling"
+        until(lambda: one.modes == [back, "lost", back], lambda: f"the feed is told of: {one.modes}")
 
 
 def test_a_server_that_hangs_holds_close_up_for_a_moment_only(proxy: Proxy, remote: Remote, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from app.mount.sync.heads import Heads
 from app.mount.sync.remembered import Remembered
 from app.mount.sync.schedule import Schedule
 from app.mount.sync.state import StoreState
-from tests.mount.engines import until
+from tests.support.waiting import until
 
 
 def sha(data: bytes) -> str:

@@ -13,8 +13,9 @@ from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 from app.client.entries import Change
 from app.mount.sync.errors import Offline, Refused
 from tests.faults.proxy import Proxy
-from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted, until
+from tests.mount.engines import Mounted, Remote, mounted
 from tests.support.servers import Server
+from tests.support.waiting import WAIT_SECONDS, until
 
 PATHS = ["/a.md", "/b.md", "/d/a.md", "/d/b.md", "/e/a.md"]
 ROUNDS = 60

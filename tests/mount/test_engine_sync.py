@@ -16,8 +16,9 @@ from app.client.entries import Change, Entry
 from app.client.stream import Watch
 from app.client.wire import Heartbeat, Message, Truncated
 from app.mount.sync.errors import MountError, Refused
-from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted, until
+from tests.mount.engines import Mounted, Remote, mounted
 from tests.support.servers import Server
+from tests.support.waiting import WAIT_SECONDS, until
 
 
 @pytest.fixture

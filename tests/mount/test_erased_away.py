@@ -16,9 +16,10 @@ from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import Erased, MountError
 from tests.faults.proxy import Proxy
-from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted, until
+from tests.mount.engines import Mounted, Remote, mounted
 from tests.mount.test_engine_erasure import traces
 from tests.support.servers import Server
+from tests.support.waiting import WAIT_SECONDS, until
 
 PATH = "/people/person.md"
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import Mounted, mounted, needs_fuse
-from tests.storage.outside import until
+from tests.support.waiting import until
 
 pytestmark = needs_fuse
 
@@ -48,7 +48,7 @@ class Reader:
 
     def gets(self, text: str) -> None:
         with contextlib.suppress(AssertionError):
-            until(lambda: self.more() == text, f"the reader gets {text!r}", within=10)
+            until(lambda: self.more() == text, f"the reader gets {text!r}")
         assert self.more() == text
 
 
@@ -84,7 +84,7 @@ def test_a_reader_of_an_old_text_gets_only_what_is_added_to_the_new_one(
     engine: FakeEngine, writable: Mounted, reader: Reader
 ) -> None:
     engine.other_writes("/log.md", "begun anew\n")
-    until(lambda: writable.filesystem.followers.is_settled, "the change is seen", within=10)
+    until(lambda: writable.filesystem.followers.is_settled, "the change is seen")
     assert reader.more() == "one\n"
     engine.other_writes("/log.md", "begun anew\nand on\n")
     reader.gets("one\nand on\n")
@@ -103,7 +103,7 @@ def test_a_reader_goes_on_after_an_append_here_that_was_merged(
     writable.settle()
     writable.told()
     assert engine.texts()["/log.md"] == "one\ntheirs\nours\n"
-    until(lambda: writable.filesystem.followers.is_settled, "the merge is seen", within=10)
+    until(lambda: writable.filesystem.followers.is_settled, "the merge is seen")
     reader.gets("one\nours\n")
     engine.other_writes("/log.md", "one\ntheirs\nours\nlater\n")
     reader.gets("one\nours\nlater\n")

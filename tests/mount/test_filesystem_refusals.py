@@ -19,8 +19,8 @@ from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import Offline, Refused
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import Mounted, mounted, needs_fuse
-from tests.storage.outside import until
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 pytestmark = needs_fuse
 
@@ -167,7 +167,7 @@ class TestWhatIsKnown:
         else:
             os.unlink(mount.path / "notes.md")
         make(mount.path / "new.md")
-        until(lambda: "/new.md" in engine.texts(), "the new file is saved", within=10)
+        until(lambda: "/new.md" in engine.texts(), "the new file is saved")
 
     def test_without_the_right_nothing_is_opened_for_writing(self, engine: FakeEngine, mount: Mounted) -> None:
         self.fill(engine, mount, errno.EACCES)

@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import SECONDS, needs_fuse
 from tests.mount.test_real_tools import Remote
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 pytestmark = needs_fuse
 
@@ -164,15 +164,8 @@ def test_what_others_did_meanwhile_shows(worker: Worker, remote: Remote, path: P
     remote.memories.update(identity, memory_store_id=remote.store_id, content="theirs\n")
     remote.create("/theirs.md", "x")
     worker.rise()
-    _until(lambda: (path / "notes.md").read_text() == "theirs\n")
-    _until(lambda: sorted(os.listdir(path)) == ["d", "notes.md", "theirs.md"])
-
-
-def _until(is_true: Callable[[], bool], what: Callable[[], str] = lambda: "") -> None:
-    end = time.monotonic() + SECONDS / 4
-    while not is_true():
-        assert time.monotonic() < end, f"it never became true: {what()}"
-        time.sleep(0.05)
+    until(lambda: (path / "notes.md").read_text() == "theirs\n", "the new text shows")
+    until(lambda: sorted(os.listdir(path)) == ["d", "notes.md", "theirs.md"], "the new file shows")
 
 
 def test_calls_in_flight_are_answered(worker: Worker, remote: Remote, path: Path) -> None:
@@ -202,7 +195,7 @@ def test_calls_in_flight_are_answered(worker: Worker, remote: Remote, path: Path
     }
     assert shown == expected
     whole = {**expected, "/notes.md": "one\n", "/d/inside.md": "two\n"}
-    _until(
+    until(
         lambda: remote.texts() == whole,
         lambda: f"{set(whole.items()) ^ set(remote.texts().items())}, {worker.status()}",
     )
@@ -250,10 +243,9 @@ def test_listings_that_the_kernel_had_show_what_others_did_meanwhile(
     remote.create("/late.md", "x")
     remote.create("/d/late.md", "x")
     worker.rise()
-    until = time.monotonic() + SECONDS
     for directory, names in before.items():
-        while sorted(os.listdir(directory)) != sorted([*names, "late.md"]):
-            assert time.monotonic() < until, directory
+        expected = sorted([*names, "late.md"])
+        until(lambda: sorted(os.listdir(directory)) == expected, f"{directory} shows the new file")  # noqa: B023
 
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_APPEND, os.O_RDWR], ids=["append", "at an offset"])
@@ -293,8 +285,8 @@ def test_a_reader_gets_what_others_append_after_a_crash_too(worker: Worker, remo
     assert os.read(reading, 100) == b"one\n"
     for text in ("one\ntwo\n", "one\ntwo\nthree\n"):
         remote.memories.update(identity, memory_store_id=remote.store_id, content=text)
-        _until(lambda text=text: os.fstat(reading).st_size == len(text))  # type: ignore[misc]
+        until(lambda text=text: os.fstat(reading).st_size == len(text), "the new size shows")  # type: ignore[misc]
         worker.die_and_rise()
-    _until(lambda: os.fstat(reading).st_size == 14)
+    until(lambda: os.fstat(reading).st_size == 14, "the size is shown after the crash")
     assert os.read(reading, 100) == b"two\nthree\n"
     os.close(reading)

@@ -16,11 +16,12 @@ from app.mount.fuse.kernel import mounting
 from app.mount.fuse.kernel.mounting import Options
 from app.mount.sync.errors import Refused
 from tests.faults.proxy import Proxy
-from tests.mount.engines import Remote, until
+from tests.mount.engines import Remote
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import Mounted, mounted, needs_fuse
 from tests.mount.test_filesystem_survival import Worker
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 pytestmark = needs_fuse
 

@@ -10,8 +10,9 @@ import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
 from app.mount.sync.errors import Refused
-from tests.mount.engines import WAIT_SECONDS, Mounted, Remote, mounted
+from tests.mount.engines import Mounted, Remote, mounted
 from tests.support.servers import Server
+from tests.support.waiting import WAIT_SECONDS
 
 
 @pytest.fixture

@@ -24,10 +24,11 @@ from app.mount.daemon.places import Places
 from app.mount.sync.engine import Policy
 from tests.faults.proxy import Proxy
 from tests.mount import engines
-from tests.mount.engines import Remote, until
+from tests.mount.engines import Remote
 from tests.mount.fake_engine import FakeEngine
 from tests.mount.mounted import SECONDS, Mounted, mounted, needs_fuse
 from tests.support.servers import Server
+from tests.support.waiting import WAIT_SECONDS, until
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_an_engine_that_died_and_comes_back_without_the_server_shows_what_it_sho
             with engines.mounted(url, key, store.id, tmp_path, name="two") as two:
                 assert two.texts() == {**shown, "/late.md": "late"}
                 proxy.forward()
-                assert two.engine.flush(engines.WAIT_SECONDS) == []
+                assert two.engine.flush(WAIT_SECONDS) == []
     assert [version for version in remote.versions() if version[1] == "/late.md"] == [("created", "/late.md", "late")]
 
 

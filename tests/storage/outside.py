@@ -3,8 +3,7 @@
 import hashlib
 import os
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,17 +11,7 @@ from urllib.parse import urlsplit
 
 from tests.support.postgres import execute
 from tests.support.s3 import S3Endpoint
-
-WAIT_SECONDS = 60.0
-_POLL_SECONDS = 0.02
-
-
-def until(condition: Callable[[], bool], what: str, within: float = WAIT_SECONDS) -> None:
-    """Look again and again until `condition` holds; fail with `what` should it never."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {within:g} s: {what}"
-        time.sleep(_POLL_SECONDS)
+from tests.support.waiting import until
 
 
 def digest(text: str) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx2
@@ -12,17 +12,13 @@ import pytest
 
 from app.storage.contents.mover import Mover
 from tests.storage.interrupted import InterruptedBlobs, fail
-from tests.storage.outside import Outside, digest, key, outside, until
+from tests.storage.outside import Outside, digest, key, outside
 from tests.storage.parts import Parts, opened
 from tests.support.backends import Backend
 from tests.support.servers import Server, serve
+from tests.support.waiting import eventually, until
 
 QUICK = {"MEMSTORE_SWEEP_INTERVAL_SECONDS": "0.2", "MEMSTORE_ORPHAN_GRACE_SECONDS": "0"}
-
-
-async def eventually(condition: Callable[[], bool], what: str) -> None:
-    """`until` for a test that is a coroutine itself."""
-    await asyncio.to_thread(until, condition, what)
 
 
 @contextlib.asynccontextmanager

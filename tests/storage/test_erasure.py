@@ -7,8 +7,9 @@ import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
 from app.storage.rows.tables import metadata
-from tests.storage.outside import Outside, digest, key, outside, until
+from tests.storage.outside import Outside, digest, key, outside
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import pytest
 
 from app.storage.upkeep.fsck import Finding, Fsck
 from tests.storage.interrupted import InterruptedBlobs
-from tests.storage.outside import digest, key, outside, until
+from tests.storage.outside import digest, key, outside
 from tests.storage.parts import Parts, Written, opened
 from tests.support.backends import Backend
 from tests.support.servers import Server, run_cli, serve
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -72,7 +72,7 @@ async def test_a_connection_that_the_database_ended_in_use_is_replaced(pool: Pos
 async def test_closing_waits_for_a_connection_in_use_even_when_it_breaks(services: Services) -> None:
     pool = PostgresPool(lambda: asyncpg.connect(url), 1, 60.0)
     url = services.postgres.create_database()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async with pool.connection() as connection:
             closing = asyncio.create_task(pool.close())
             await asyncio.sleep(0)

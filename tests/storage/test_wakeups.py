@@ -73,7 +73,7 @@ async def take(items: AsyncIterator[Item], number: int) -> list[bytes]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until it is so."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is watched is the innermost of the code
             await asyncio.sleep(0.001)
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tests.support.postgres import EmbeddedPostgres, Postgres, execute
 from tests.support.processes import Daemon, ProcessError, answers, free_port, short_directory
 from tests.support.s3 import S3Endpoint
 from tests.support.servers import Server, serve
+from tests.support.waiting import until
 
 PROJECT = Path(__file__).parents[2]
 
@@ -34,13 +34,6 @@ def web_server(tmp_path: Path, port: int) -> Daemon:
         ready=lambda: answers(port, "/"),
         directory=tmp_path,
     )
-
-
-def wait_until(condition: Callable[[], bool], within: float = 60) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"not so after {within} s"
-        time.sleep(0.02)
 
 
 def test_a_program_that_dies_at_its_start_is_reported_at_once_with_its_log(tmp_path: Path) -> None:
@@ -71,7 +64,7 @@ def test_kill_ends_the_children_of_a_program_too(tmp_path: Path) -> None:
     daemon = program(tmp_path, source, ready=lambda: answers(port, "/"))
     daemon.start()
     daemon.kill()
-    wait_until(lambda: not answers(port, "/"))
+    until(lambda: not answers(port, "/"), "nothing answers on the port")
 
 
 def test_a_program_starts_again_on_the_same_port(tmp_path: Path) -> None:
@@ -108,8 +101,8 @@ def test_servers_and_directories_of_a_killed_test_run_are_cleaned_up(tmp_path: P
         assert directory.is_dir()
         assert answers(port, "/")
         run.kill()
-    wait_until(lambda: not directory.exists())
-    wait_until(lambda: not answers(port, "/"))
+    until(lambda: not directory.exists(), "the directory is gone")
+    until(lambda: not answers(port, "/"), "nothing answers on the port")
 
 
 def run_pytest(directory: Path, source: str, *options: str) -> str:
