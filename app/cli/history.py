@@ -18,10 +18,11 @@ from app.history.points import Point
 from app.history.restoring import Restoring
 from app.history.rollback import Rollback
 from app.memories import wire as memory_wire
-from app.memories.service import Found, Limits, Memories
+from app.memories.service import Found, Memories
 from app.settings import load
 from app.storage.rows.tables import DELETED
 from app.storage.storage import Storage
+from app.stores.quota import Limits
 from app.versions import wire as version_wire
 from app.versions.service import FoundVersion, VersionFilters, Versions
 

@@ -17,10 +17,10 @@ from app.cli.names import STORE_HELP
 from app.cli.running import with_storage
 from app.contract.errors import InvalidRequest, NotFound
 from app.keys.service import DEFAULT_WORKSPACE
-from app.memories.service import Limits
 from app.settings import Settings, load
 from app.storage.rows.database import Database
 from app.storage.storage import Storage
+from app.stores.quota import Limits
 from app.transfer import queries
 from app.transfer.archives.bounds import Bounds
 from app.transfer.archives.entries import Entry

@@ -17,7 +17,7 @@ from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
 from app.history import queries
 from app.history.limits import BLAME_MAX_VERSIONS
-from app.memories.service import not_found as memory_not_found
+from app.memories.conditions import not_found as memory_not_found
 from app.storage.contents.reading import ContentGone, with_fresh_rows
 from app.storage.rows.database import Row
 from app.storage.rows.tables import CREATED, DELETED

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from app.contract import paths
 from app.contract.errors import InvalidRequest, PathConflict
 from app.history.ordering import lawful_order
-from app.memories.service import Limits
 from app.storage.rows.database import Row
 from app.storage.rows.tables import CREATED, DELETED, MODIFIED
 
@@ -164,21 +163,3 @@ def _conflict(memory_id: str, path: str, other: str, place: str, skipped: set[st
         f"change {seq} is in the middle of a move: after it, {path!r} and {place!r} were in each other's way; "
         "choose a change before the move, or its last one"
     )
-
-
-def refuse_over_quota(plan: Plan, store: Row, limits: Limits) -> None:
-    """Refuse a plan after which a store (its locked row) would hold more than it may.
-
-    Raises:
-        InvalidRequest: more memories or bytes than the limits, and than now.
-
-    """
-    count, total = store["memory_count"] + plan.count_change, store["total_bytes"] + plan.bytes_change
-    if plan.count_change > 0 and count > limits.max_memories:
-        raise InvalidRequest(
-            f"the memory store would hold {count:,} memories; at most {limits.max_memories:,} are allowed"
-        )
-    if plan.bytes_change > 0 and total > limits.max_bytes:
-        raise InvalidRequest(
-            f"the memory store's contents would be {total:,} bytes together; at most {limits.max_bytes:,} are allowed"
-        )

@@ -6,14 +6,16 @@ from typing import Any
 from app.contract import content as contents
 from app.contract import paths
 from app.contract.actors import Caller
-from app.contract.errors import InvalidRequest, NotFound, PathConflict, PreconditionFailed
+from app.contract.errors import InvalidRequest, NotFound
 from app.history import plans
 from app.history.applying import Interrupted, apply, transact
 from app.memories import queries as memory_queries
-from app.memories.service import Found, Limits, Memories, lock_store, refuse_if_archived
+from app.memories.conditions import lock_store, refuse_conflict, refuse_if_archived, refuse_unexpected
+from app.memories.service import Found, Memories
 from app.storage.rows.database import Row, Transaction
 from app.storage.rows.tables import DELETED
 from app.storage.storage import Storage
+from app.stores.quota import Limits, refuse_over
 from app.versions import queries as version_queries
 
 
@@ -78,10 +80,10 @@ class Restoring:
             target = path or version["path"]
             plan = plans.restoring(memory, version, target)
             if plan.changes:
-                _refuse_unexpected(memory, expected)
+                refuse_unexpected(memory, expected)
                 if memory is None or memory["path"] != target:
-                    await _refuse_conflict(transaction, parameters, target)
-                plans.refuse_over_quota(plan, store, self._limits)
+                    await refuse_conflict(transaction, store_id, version["memory_id"], target)
+                refuse_over(store, self._limits, count=plan.count_change, size=plan.bytes_change)
                 await apply(transaction, scope, store, plan)
             memory_id: str = version["memory_id"]
             return memory_id
@@ -102,26 +104,3 @@ def _refuse_without_content(version: Row) -> None:
             f"memory version {version['id']!r} is a deletion and has no content; restore the version before it, or "
             "delete the memory"
         )
-
-
-def _refuse_unexpected(memory: Row | None, expected: bytes | None) -> None:
-    if expected is None:
-        return
-    if memory is None:
-        raise PreconditionFailed(
-            f"the memory is deleted, so its content does not have the expected SHA-256 digest {expected.hex()}"
-        )
-    sha256 = bytes(memory["content_sha256"])
-    if sha256 != expected:
-        raise PreconditionFailed(
-            f"the memory's content has the SHA-256 digest {sha256.hex()}, not the expected {expected.hex()}: "
-            "it was changed meanwhile; read it again and decide"
-        )
-
-
-async def _refuse_conflict(transaction: Transaction, parameters: Mapping[str, Any], path: str) -> None:
-    below, below_end = paths.subtree(path + "/")
-    places = {"paths": [path, *paths.ancestors(path)], "below": below, "below_end": below_end}
-    conflict = await transaction.fetch_one(memory_queries.FIND_CONFLICT, {**parameters, **places})
-    if conflict is not None:
-        raise PathConflict(path, conflict["id"], conflict["path"])

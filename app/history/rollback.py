@@ -16,10 +16,11 @@ from app.history.applying import apply, lock_rest, transact
 from app.history.limits import ROLLBACK_MAX_CHANGES
 from app.history.plans import Plan
 from app.history.points import Point, resolve, state
-from app.memories.service import Limits, lock_store, refuse_if_archived
+from app.memories.conditions import lock_store, refuse_if_archived
 from app.storage.rows.database import Row, Transaction
 from app.storage.storage import Storage
 from app.stores.holds import refuse_if_held
+from app.stores.quota import Limits, refuse_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Rollback:
             plans.refuse_conflicts(plan, current, seq)
             if plan.loses:
                 refuse_if_held(store)
-            plans.refuse_over_quota(plan, store, self._limits)
+            refuse_over(store, self._limits, count=plan.count_change, size=plan.bytes_change)
             if dry_run or not plan.changes:
                 return RolledBack(seq, store["last_seq"], plan, None if dry_run else [])
             await lock_rest(transaction, scope, plan, {row["id"] for row in rows})

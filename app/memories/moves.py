@@ -13,7 +13,8 @@ from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, NotFound, Overloaded, PathConflict
 from app.contract.limits import MOVE_MAX_MEMORIES
 from app.memories import queries
-from app.memories.service import Found, lock_store, refuse_if_archived
+from app.memories.conditions import lock_store, refuse_if_archived
+from app.memories.service import Found
 from app.storage.rows.database import Row, Transaction
 from app.storage.rows.tables import MODIFIED
 from app.storage.storage import Storage

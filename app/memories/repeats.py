@@ -5,10 +5,9 @@ repeated create would meet its own memory as a conflict, a repeated delete a mem
 although they succeeded. So what the same author did a short while ago, exactly as it is asked for again, is the answer.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from app.contract import clock
+from app.contract.content import Content
+from app.memories.writes import Parameters, Write
 from app.storage.rows.database import Row, Transaction
 from app.storage.rows.statements import Statement
 
@@ -32,16 +31,15 @@ _DELETED = Statement(
 )
 
 
-async def created_before(transaction: Transaction, parameters: Mapping[str, Any], path: str) -> Row | None:
+async def created_before(transaction: Transaction, write: Write, path: str, content: Content) -> Row | None:
     """The memory that the same author has just made with this path and content, and nobody changed since."""
-    return await transaction.fetch_one(_CREATED, {**parameters, "path": path, "before": _since(parameters)})
+    return await transaction.fetch_one(_CREATED, _sought(write) | {"path": path, "sha256": content.sha256})
 
 
-async def was_deleted_before(transaction: Transaction, parameters: Mapping[str, Any]) -> bool:
+async def was_deleted_before(transaction: Transaction, write: Write) -> bool:
     """Whether the same author has just deleted the memory."""
-    return await transaction.fetch_one(_DELETED, {**parameters, "before": _since(parameters)}) is not None
+    return await transaction.fetch_one(_DELETED, _sought(write)) is not None
 
 
-def _since(parameters: Mapping[str, Any]) -> int:
-    earliest: int = parameters["now"] - WINDOW_MICROSECONDS
-    return earliest
+def _sought(write: Write) -> Parameters:
+    return write.parameters() | {"before": write.now - WINDOW_MICROSECONDS}

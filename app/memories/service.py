@@ -6,14 +6,22 @@ transaction below decides, and it alone knows why a change is refused.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from app.contract import clock, cursors, ids, paths
 from app.contract import content as contents
+from app.contract import cursors, ids, paths
 from app.contract.actors import Caller
 from app.contract.content import Content
-from app.contract.errors import InvalidRequest, NotFound, PathConflict, PreconditionFailed
+from app.contract.errors import InvalidRequest, NotFound, PathConflict
 from app.memories import queries, repeats
+from app.memories.conditions import (
+    lock,
+    lock_store,
+    not_found,
+    refuse_conflict,
+    refuse_if_archived,
+    refuse_unexpected,
+)
+from app.memories.writes import Parameters, Placed, Write
 from app.storage.contents.mover import Staged
 from app.storage.contents.reading import Moment, with_fresh_rows
 from app.storage.rows.database import Row, Transaction
@@ -21,9 +29,8 @@ from app.storage.rows.statements import Statement
 from app.storage.rows.tables import CREATED, DELETED, MODIFIED
 from app.storage.storage import Storage
 from app.stores.holds import refuse_if_held
+from app.stores.quota import Limits, refuse_over
 from app.stores.service import not_found as store_not_found
-
-Parameters = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +46,6 @@ class Directory:
     """In a listing with depth 1: everything below one direct child. `path` ends with `/`."""
 
     path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one store may hold."""
-
-    max_memories: int
-    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +65,6 @@ class _Change:
     content: Content | None
     path: str | None
     expected_sha256: bytes | None
-
-
-def not_found(memory_id: str, store_id: str) -> NotFound:
-    """The refusal for a memory that its store does not have."""
-    return NotFound(
-        f"memory {memory_id!r} was not found in memory store {store_id!r}", store_id=store_id, memory_id=memory_id
-    )
 
 
 class Memories:
@@ -178,26 +170,30 @@ class Memories:
         content = contents.check(text)
         await self._storage.mover.make_room()
         since = self._storage.contents.now()
-        parameters = _writing(caller, store_id, ids.new(ids.MEMORY), CREATED) | _storing(content)
+        write = Write.begin(caller, store_id, ids.new(ids.MEMORY), CREATED)
+        scope = write.parameters()
 
         async def work(transaction: Transaction) -> Row:
-            store = await lock_store(transaction, parameters)
+            store = await lock_store(transaction, scope)
             refuse_if_archived(store, store_id)
             try:
-                await _refuse_conflict(transaction, parameters, path)
+                await refuse_conflict(transaction, store_id, write.memory_id, path)
             except PathConflict:
-                made = await repeats.created_before(transaction, parameters, path) if is_repeated else None
+                made = await repeats.created_before(transaction, write, path, content) if is_repeated else None
                 if made is None:
                     raise
                 return made
-            self._refuse_over_quota(store, 1, content.size)
-            parameters.update(path=path, seq=store["last_seq"] + 1, count_change=1, bytes_change=content.size)
-            await transaction.execute(queries.CREATE, parameters)
-            return _row(parameters, created_at=parameters["now"])
+            refuse_over(store, self._limits, count=1, size=content.size)
+            placed = Placed(
+                write, path, content.sha256, content.size, store["last_seq"] + 1,
+                created_at=write.now, count_change=1, bytes_change=content.size,
+            )  # fmt: skip
+            await transaction.execute(queries.CREATE, placed.parameters(content))
+            return placed.row()
 
         row = await self._storage.database.transact(work, store_id=store_id)
-        if row["version_id"] == parameters["version_id"]:
-            self._after_commit(parameters, content, since)
+        if row["version_id"] == write.version_id:
+            self._after_commit(write, content, since)
         return Found(row, content.data)
 
     async def update(
@@ -226,56 +222,65 @@ class Memories:
             None if path is None else paths.check(path),
             None if expected_sha256 is None else contents.parse_sha256(expected_sha256, "precondition.content_sha256"),
         )
-        parameters = _writing(caller, store_id, memory_id, MODIFIED)
         if change.content is not None:
             await self._storage.mover.make_room()
-            parameters |= _storing(change.content)
         since = self._storage.contents.now()
-        row = await self._change_at_once(parameters, change) or await self._change(parameters, change)
+        write = Write.begin(caller, store_id, memory_id, MODIFIED)
+        row = await self._change_at_once(write, change) or await self._change(write, change)
         if change.content is None:
             # A rename has no content at hand; the memory is read again where it is wanted.
             if with_content:
                 return await self.retrieve(caller, store_id, memory_id, with_content=True)
             return Found(row, None)
-        if row["version_id"] == parameters["version_id"]:
-            self._after_commit(parameters, change.content, since)
+        if row["version_id"] == write.version_id:
+            self._after_commit(write, change.content, since)
         return Found(row, change.content.data)
 
-    async def _change_at_once(self, parameters: Parameters, change: _Change) -> Row | None:
+    async def _change_at_once(self, write: Write, change: _Change) -> Row | None:
         """A change of content alone as one statement, where the database can; None if it did not apply."""
-        database = self._storage.database
-        if change.content is None or change.path is not None or not database.has_single_statement_mutations:
+        database, content = self._storage.database, change.content
+        if content is None or change.path is not None or not database.has_single_statement_mutations:
             return None
         return await database.mutate(
             queries.CHANGE_CONTENT_AT_ONCE,
-            parameters | {"expected_sha256": change.expected_sha256, "maximum": self._limits.max_bytes},
-            store_id=parameters["store_id"],
-            row_id=parameters["memory_id"],
+            write.parameters()
+            | {
+                "content": content.data,
+                "sha256": content.sha256,
+                "size": content.size,
+                "expected_sha256": change.expected_sha256,
+                "maximum": self._limits.max_bytes,
+            },
+            store_id=write.store_id,
+            row_id=write.memory_id,
         )
 
-    async def _change(self, parameters: Parameters, change: _Change) -> Row:
+    async def _change(self, write: Write, change: _Change) -> Row:
+        scope = write.parameters()
+
         async def work(transaction: Transaction) -> Row:
-            memory, store = await _lock(transaction, parameters)
-            refuse_if_archived(store, parameters["store_id"])
+            memory, store = await lock(transaction, scope)
+            refuse_if_archived(store, write.store_id)
             sha256 = bytes(memory["content_sha256"])
             new_sha256 = change.content.sha256 if change.content else sha256
             size = change.content.size if change.content else memory["content_size"]
             path = change.path or memory["path"]
             if new_sha256 == sha256 and path == memory["path"]:
                 return memory
-            _refuse_unexpected(sha256, change.expected_sha256)
+            refuse_unexpected(memory, change.expected_sha256)
             if path != memory["path"]:
-                await _refuse_conflict(transaction, parameters, path)
+                await refuse_conflict(transaction, write.store_id, write.memory_id, path)
             bytes_change = size - memory["content_size"]
-            self._refuse_over_quota(store, 0, bytes_change)
-            parameters.update(
-                path=path, sha256=new_sha256, size=size, seq=store["last_seq"] + 1,
-                count_change=0, bytes_change=bytes_change,
+            refuse_over(store, self._limits, count=0, size=bytes_change)
+            placed = Placed(
+                write, path, new_sha256, size, store["last_seq"] + 1,
+                created_at=memory["created_at"], count_change=0, bytes_change=bytes_change,
             )  # fmt: skip
-            await transaction.execute(queries.CHANGE if change.content else queries.RENAME, parameters)
-            return _row(parameters, created_at=memory["created_at"])
+            statement = queries.CHANGE if change.content else queries.RENAME
+            await transaction.execute(statement, placed.parameters(change.content))
+            return placed.row()
 
-        return await self._storage.database.transact(work, store_id=parameters["store_id"])
+        return await self._storage.database.transact(work, store_id=write.store_id)
 
     async def delete(
         self, caller: Caller, store_id: str, memory_id: str, *, expected_sha256: str | None, is_repeated: bool = False
@@ -292,78 +297,37 @@ class Memories:
         expected = (
             None if expected_sha256 is None else contents.parse_sha256(expected_sha256, "expected_content_sha256")
         )
-        parameters = _writing(caller, store_id, memory_id, DELETED)
-        parameters |= {"sha256": None, "size": None, "expected_sha256": expected}
+        write = Write.begin(caller, store_id, memory_id, DELETED)
+        scope = write.parameters()
         database = self._storage.database
         if database.has_single_statement_mutations and await database.mutate(
-            queries.DELETE_AT_ONCE, parameters, store_id=store_id, row_id=memory_id
+            queries.DELETE_AT_ONCE,
+            scope | {"sha256": None, "size": None, "expected_sha256": expected},
+            store_id=store_id,
+            row_id=memory_id,
         ):
             return
 
         async def work(transaction: Transaction) -> None:
             try:
-                memory, store = await _lock(transaction, parameters)
+                memory, store = await lock(transaction, scope)
             except NotFound:
-                if is_repeated and await repeats.was_deleted_before(transaction, parameters):
+                if is_repeated and await repeats.was_deleted_before(transaction, write):
                     return
                 raise
             refuse_if_held(store)
-            _refuse_unexpected(bytes(memory["content_sha256"]), expected)
-            parameters.update(
-                path=memory["path"], seq=store["last_seq"] + 1,
-                count_change=-1, bytes_change=-memory["content_size"],
-            )  # fmt: skip
-            await transaction.execute(queries.DELETE, parameters)
+            refuse_unexpected(memory, expected)
+            await transaction.execute(queries.DELETE, write.deletes(memory, store))
 
         await database.transact(work, store_id=store_id)
 
-    def _refuse_over_quota(self, store: Row, count_change: int, bytes_change: int) -> None:
-        if count_change > 0 and store["memory_count"] + count_change > self._limits.max_memories:
-            raise InvalidRequest(
-                f"the memory store already holds its maximum of {self._limits.max_memories:,} memories"
-            )
-        if bytes_change > 0 and store["total_bytes"] + bytes_change > self._limits.max_bytes:
-            raise InvalidRequest(
-                f"the memory store's contents would be {store['total_bytes'] + bytes_change:,} bytes together; "
-                f"at most {self._limits.max_bytes:,} are allowed"
-            )
-
-    def _after_commit(self, parameters: Parameters, content: Content, since: Moment) -> None:
-        store_id = parameters["store_id"]
-        self._storage.contents.remember(store_id, content.sha256, content.data, since)
-        self._storage.mover.staged(Staged(parameters["version_id"], store_id, content.sha256, content.data))
+    def _after_commit(self, write: Write, content: Content, since: Moment) -> None:
+        self._storage.contents.remember(write.store_id, content.sha256, content.data, since)
+        self._storage.mover.staged(Staged(write.version_id, write.store_id, content.sha256, content.data))
 
 
 def _scope(caller: Caller, store_id: str, memory_id: str) -> Parameters:
     return {"store_id": store_id, "workspace_id": caller.workspace_id, "memory_id": memory_id}
-
-
-def _writing(caller: Caller, store_id: str, memory_id: str, operation: int) -> Parameters:
-    return _scope(caller, store_id, memory_id) | {
-        "version_id": ids.new(ids.VERSION),
-        "operation": operation,
-        "now": clock.now(),
-        "actor_type": caller.actor.type,
-        "actor_id": caller.actor.id,
-    }
-
-
-def _storing(content: Content) -> Parameters:
-    return {"content": content.data, "sha256": content.sha256, "size": content.size}
-
-
-def _row(parameters: Parameters, *, created_at: int) -> Row:
-    """The memory's row as the transaction left it."""
-    return {
-        "id": parameters["memory_id"],
-        "store_id": parameters["store_id"],
-        "version_id": parameters["version_id"],
-        "path": parameters["path"],
-        "content_sha256": parameters["sha256"],
-        "content_size": parameters["size"],
-        "created_at": created_at,
-        "updated_at": parameters["now"],
-    }
 
 
 def _after(last: str) -> str:
@@ -375,52 +339,3 @@ def _list_statement(listing: Listing) -> Statement:
     if listing.depth == 1:
         return queries.LIST_CHILDREN_WITH_CONTENT if listing.with_content else queries.LIST_CHILDREN
     return queries.LIST_WITH_CONTENT if listing.with_content else queries.LIST
-
-
-async def _lock(transaction: Transaction, parameters: Parameters) -> tuple[Row, Row]:
-    """The memory's and the store's row, locked in this order."""
-    memory = await transaction.fetch_one(queries.LOCK, parameters)
-    store = await lock_store(transaction, parameters)
-    if memory is None:
-        raise not_found(parameters["memory_id"], parameters["store_id"])
-    return memory, store
-
-
-async def lock_store(transaction: Transaction, parameters: Parameters) -> Row:
-    """The row of the caller's store, locked; `NotFound` if there is none."""
-    store = await transaction.fetch_one(queries.LOCK_STORE, parameters)
-    if store is None:
-        raise store_not_found(parameters["store_id"])
-    return store
-
-
-async def _refuse_conflict(transaction: Transaction, parameters: Parameters, path: str) -> None:
-    below, below_end = paths.subtree(path + "/")
-    conflict = await transaction.fetch_one(
-        queries.FIND_CONFLICT,
-        {
-            "store_id": parameters["store_id"],
-            "memory_id": parameters["memory_id"],
-            "paths": [path, *paths.ancestors(path)],
-            "below": below,
-            "below_end": below_end,
-        },
-    )
-    if conflict is not None:
-        raise PathConflict(path, conflict["id"], conflict["path"])
-
-
-def refuse_if_archived(store: Row, store_id: str) -> None:
-    """An archived store takes deletions only."""
-    if store["archived_at"] is not None:
-        raise InvalidRequest(
-            f"memory store {store_id!r} is archived: its memories can be read and deleted, not created or updated"
-        )
-
-
-def _refuse_unexpected(sha256: bytes, expected: bytes | None) -> None:
-    if expected is not None and sha256 != expected:
-        raise PreconditionFailed(
-            f"the memory's content has the SHA-256 digest {sha256.hex()}, not the expected {expected.hex()}: "
-            "it was changed meanwhile; read it again and decide"
-        )

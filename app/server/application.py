@@ -39,7 +39,7 @@ from app.http.asgi import Application
 from app.keys.service import Authenticator, Keys
 from app.memories import routes as memory_routes
 from app.memories.moves import Moves
-from app.memories.service import Limits, Memories
+from app.memories.service import Memories
 from app.server import health, tracing
 from app.server.binding import RouteTable, nothing_at
 from app.server.draining import Draining
@@ -55,6 +55,7 @@ from app.settings import Settings, load, storage_options
 from app.storage.storage import Storage
 from app.stores import routes as store_routes
 from app.stores.holds import Holds
+from app.stores.quota import Limits
 from app.stores.service import Stores
 from app.transfer import routes as transfer_routes
 from app.transfer.exporting import Exports

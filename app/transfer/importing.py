@@ -16,10 +16,11 @@ from app.audit import log as audit
 from app.contract import clock, ids, paths, text
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
-from app.memories.service import Limits, lock_store, refuse_if_archived
-from app.storage.rows.database import Row, Transaction
+from app.memories.conditions import lock_store, refuse_if_archived
+from app.storage.rows.database import Transaction
 from app.storage.storage import Storage
 from app.stores import queries as store_queries
+from app.stores.quota import Limits, refuse_over
 from app.transfer import queries
 from app.transfer.archives.bounds import Bounds
 from app.transfer.archives.spool import Spool, Spooled
@@ -161,7 +162,7 @@ class Imports:
             refuse_if_archived(store, store_id)
             if not is_new:
                 _refuse_changed(rows, await _every_path(transaction, store_id))
-            self._refuse_over_quota(store, len(rows.memories), size)
+            refuse_over(store, self._limits, count=len(rows.memories), size=size)
             now = clock.now()
             await stage_missing(transaction, store_id, rows.stagers, spool, now)
             first = store["last_seq"] + 1
@@ -189,18 +190,6 @@ class Imports:
             "now": clock.now(),
         }
         await transaction.execute(store_queries.INSERT, {**scope, **fields})
-
-    def _refuse_over_quota(self, store: Row, count: int, size: int) -> None:
-        if store["memory_count"] + count > self._limits.max_memories:
-            raise InvalidRequest(
-                f"the memory store would hold {store['memory_count'] + count:,} memories; "
-                f"at most {self._limits.max_memories:,} are allowed"
-            )
-        if store["total_bytes"] + size > self._limits.max_bytes:
-            raise InvalidRequest(
-                f"the memory store's contents would be {store['total_bytes'] + size:,} bytes together; "
-                f"at most {self._limits.max_bytes:,} are allowed"
-            )
 
 
 def _refuse_headless(plan: Plan) -> None:

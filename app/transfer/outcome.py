@@ -8,7 +8,7 @@ have been committed, and only those that no version has.
 from app.contract import clock
 from app.contract.actors import Caller
 from app.contract.errors import Overloaded, Unavailable
-from app.memories.service import lock_store
+from app.memories.conditions import lock_store
 from app.storage.contents.collector import LOCK_STORE
 from app.storage.rows.database import Transaction
 from app.storage.storage import Storage

@@ -27,12 +27,12 @@ from app.history.restoring import Restoring
 from app.history.rollback import Rollback
 from app.keys.service import Keys
 from app.memories.moves import Moves
-from app.memories.service import Limits
 from app.sessions.service import Attachment, Changes, NewSession, Sessions
 from app.sessions.tokens import SessionTokens
 from app.storage.rows.leases import Lease
 from app.storage.upkeep.fsck import Fsck
 from app.stores.holds import Holds
+from app.stores.quota import Limits
 from app.transfer.answers import RemoteHead, RemoteStore, RemoteVersion
 from app.transfer.archives.bounds import Bounds
 from app.transfer.archives.readers import archive_entries

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.contract.actors import API_KEY, Actor, Caller
 from app.keys.service import DEFAULT_WORKSPACE, Keys
-from app.memories.service import Found, Limits, Listing, Memories
+from app.memories.service import Found, Listing, Memories
 from app.storage.contents.blobs import BlobStore
 from app.storage.contents.collector import Collector
 from app.storage.contents.mover import Mover, Staged
@@ -17,6 +17,7 @@ from app.storage.upkeep.deleted_stores import Purger
 from app.storage.upkeep.expired_versions import Retention
 from app.storage.upkeep.fsck import Finding, Fsck
 from app.storage.upkeep.orphans import Orphans
+from app.stores.quota import Limits
 from app.stores.service import Stores
 from app.versions.service import Versions
 from tests.storage.outside import Outside, digest, outside

@@ -13,7 +13,7 @@ from app.feed import service as feed_service
 from app.feed.service import Changes, Feed, Gone, Item, Quiet, Truncated
 from app.feed.snapshots import Snapshots
 from app.feed.wire import change_event
-from app.memories import moves, service
+from app.memories import conditions, moves
 from app.memories.moves import Moves
 from app.storage.rows.database import Row
 from app.storage.rows.statements import Parameters, Statement
@@ -325,7 +325,7 @@ async def test_a_memory_that_comes_between_the_locks_of_a_move_is_moved_too(
         return  # On SQLite nothing comes between: a transaction is alone from its beginning.
     store_id = await parts.store()
     await parts.create(store_id, "text", "/a/1")
-    real: Any = service.lock_store
+    real: Any = conditions.lock_store
     created: list[str] = []
 
     async def lock_later(transaction: Any, parameters: Any) -> Row:

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from app.contract.actors import API_KEY, Actor, Caller
 from app.contract.errors import InvalidRequest, MemstoreError, Unavailable
 from app.keys.service import DEFAULT_WORKSPACE, Keys
-from app.memories.service import Limits
 from app.storage.rows import migrations
 from app.storage.storage import Storage
 from app.storage.upkeep.fsck import Fsck
+from app.stores.quota import Limits
 from app.transfer import remote as remotes
 from app.transfer.archives.spool import Spool
 from app.transfer.importing import Imports

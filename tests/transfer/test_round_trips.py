@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from app.audit import log
 from app.contract.errors import InvalidRequest, NotFound, PathConflict
-from app.memories.service import Limits
 from app.storage.rows.database import Transaction
+from app.stores.quota import Limits
 from app.transfer.archives.bounds import Bounds
 from app.transfer.archives.readers import archive_entries, directory_entries
 from app.transfer.archives.spool import Spool
