@@ -6,9 +6,11 @@ is still awaited a greatest number. What is over a bound is refused in the API's
 """
 
 import asyncio
+import contextlib
+import fcntl
 import logging
-import re
 import sys
+import termios
 from typing import ClassVar
 
 import httptools
@@ -22,9 +24,6 @@ _log = logging.getLogger(__name__)
 # A level would be set back when a worker configures its logs; a filter stays.
 _log.addFilter(lambda record: record.levelno >= logging.ERROR)
 """What can't be parsed gets an answer, and no line: nobody without a key fills a log."""
-
-_H2C = re.compile(rb"^upgrade(?=:[ \t]*h2c[ \t]*\r?$)", re.IGNORECASE | re.MULTILINE)
-"""An offer of HTTP/2, as Java's client makes it with each request. It is ignored; the parser would skip the body."""
 
 _NOTHING_READ_BYTES = 1_048_576
 """What is still read, and thrown away, of a request that was answered before its end."""
@@ -67,6 +66,14 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bytes since the last piece of the body."""
     _thrown_away = 0
     _unsent = 0
+    _last_word: MemstoreError | None = None
+    """Why the connection ends once the requests before are answered."""
+    _fed = b""
+    """What the parser was given last."""
+    _is_offer = False
+    """The request that is parsed offers another protocol; it is parsed again without that."""
+    _again = b""
+    """What is to be parsed next: such a request and what came behind it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head, but not for ever."""
@@ -83,13 +90,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, as far as the bounds go."""
-        if self._in_head and (b"h2c" in data or b"H2C" in data):
-            head, end, body = data.partition(b"\r\n\r\n")
-            data = _H2C.sub(b"ignored", head) + end + body
+        if self._last_word is not None:
+            self.flow.pause_reading()  # An answer that is awaited asks for more now and then; it needs nothing.
+            return
         if self._in_head and not self._head and len(data) <= self.head_bytes and not self._is_refused:
             # The usual case: a whole request in one piece.
             self._was_whole = False
-            super().data_received(data)
+            self._feed(data)
             if self.parser is not None and not self._is_refused:
                 self._head = len(data) if self._in_head and not self._was_whole else 0
                 self._await_the_rest()
@@ -107,7 +114,7 @@ class BoundedProtocol(HttpToolsProtocol):
             part, rest = rest[:room], rest[room:]
             was_in_head, pieces, self._was_whole = self._in_head, self._pieces, False
             # The parser keeps what it is given, and a view would keep all of `data`.
-            super().data_received(bytes(part) if len(rest) or len(part) != len(data) else data)
+            self._feed(bytes(part) if len(rest) or len(part) != len(data) else data)
             if self.parser is None or self._is_refused or self.transport.is_closing():
                 return
             if self._in_head:
@@ -115,6 +122,14 @@ class BoundedProtocol(HttpToolsProtocol):
             elif self._in_body:
                 self._between = 0 if self._pieces != pieces or was_in_head else self._between + len(part)
         self._await_the_rest()
+
+    def _feed(self, data: bytes) -> None:
+        """Let the parser read."""
+        while data and self.parser is not None and not self._is_refused:
+            self._fed, self._again = data, b""
+            super().data_received(data)
+            data = self._again
+        self._fed = self._again = b""
 
     def _await_the_rest(self) -> None:
         """See that what has begun comes to an end."""
@@ -128,8 +143,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head is whole."""
         if len(self.headers) > self.head_fields:
             raise HeadTooLarge(f"a request may have {self.head_fields} header fields")
-        if self.parser.should_upgrade() and self._get_upgrade() == b"websocket":
-            raise InvalidRequest("there are no websockets here; send an ordinary request")
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise InvalidRequest("this is no proxy; send an ordinary request")
+            if self._get_upgrade() == b"websocket":
+                raise InvalidRequest("there are no websockets here; send an ordinary request")
+            self._is_offer = True
+            return
         super().on_headers_complete()
         self.headers = []  # Trailers are nobody's.
         if self._timer is not None:
@@ -144,15 +164,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._is_offer:
+            return
         if self._timer is not None:
             self._await_nothing()
         self._in_head, self._in_body, self._was_whole = True, False, True
         super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """A client that offers another protocol gets its answer in this one; its connection can't go on."""
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
+        """Ignore an offer of another protocol, as Java's client makes it with each request.
+
+        The parser skips the body of such a request, so another one reads it as a client without that offer sends it.
+        """
+        upgrade = sys.exc_info()[1]
+        assert isinstance(upgrade, httptools.HttpParserUpgrade)
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        self._again = b"\r\n".join([line, *fields, b"", b""]) + self._fed[upgrade.args[0] :]
+        self._is_offer = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def send_400_response(self, msg: str) -> None:
         """What can't be parsed, or what a callback above refused."""
@@ -216,32 +247,69 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read on for a while after the answer, so that the client gets to read it."""
         self._thrown_away += size
         if self._thrown_away > _NOTHING_READ_BYTES:
-            self.transport.abort() if self._is_refused else self.transport.close()
-            self._is_refused = True
+            had_answers = self.cycle is not None
+            if not self._is_refused:
+                self._is_refused = True
+                self.transport.close()
+            elif had_answers:
+                self.flow.pause_reading()  # An end now could take them away.
+            else:
+                self.transport.abort()
 
     def _refuse(self, error: MemstoreError) -> None:
-        """Say why, if nothing else was said, and end the connection."""
+        """Say why, if nothing else was said, and end the connection. Requests that came whole are answered before."""
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
         self._await_nothing()
-        self._unset_keepalive_if_required()
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            is_unanswered = self._in_head
+            self._end(error if self._in_head else None)
+        elif self._in_head:
+            self._last_word = error
+        elif self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()  # Its turn has not come, and it never becomes whole.
+            self._last_word = error
         else:
-            is_unanswered = self._in_body and not cycle.response_started
             cycle.disconnected = True
             cycle.message_event.set()
+            self._end(None if cycle.response_started else error)
+
+    def on_response_complete(self) -> None:
+        """One answer is out: the next one's turn, or the last word's."""
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if was_last and self._last_word is not None and not self.transport.is_closing():
+            error, self._last_word = self._last_word, None
+            self._end(error)
+
+    def _end(self, error: MemstoreError | None) -> None:
+        """Say the last word, if there is one, and let the client read it."""
+        self._unset_keepalive_if_required()
         self.flow.resume_writing()
-        if is_unanswered:
+        if error is not None:
             self.transport.write(_answer(error))
         if not self.transport.can_write_eof():
             self.transport.close()
             return
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._timer = self.loop.call_later(self.linger_seconds, self.transport.abort)
+        self._let_it_read(self._on_its_way() + 1)
+
+    def _on_its_way(self) -> int:
+        """Bytes of answers that the client's host has not acknowledged. An end while it sends would take them away."""
+        in_kernel = bytes(4)
+        with contextlib.suppress(OSError):
+            in_kernel = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
+        return self.transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
+
+    def _let_it_read(self, unsent: int) -> None:
+        """Wait while the client reads; it had `unsent` bytes before it when this began."""
+        left = self._on_its_way()
+        if left < unsent:
+            self._timer = self.loop.call_later(self.linger_seconds, self._let_it_read, left)
+        else:
+            self.transport.abort()
 
 
 def _reason() -> BaseException | None:

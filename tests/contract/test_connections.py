@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import httpx2
@@ -126,6 +127,27 @@ def everything(connection: socket.socket) -> bytes:
         while chunk := connection.recv(65_536):
             received += chunk
     return received
+
+
+def answers(connection: socket.socket, number: int) -> list[bytes]:
+    """The bodies of the next answers, each of which is a 200; no byte behind them is read."""
+    bodies = []
+    with connection.makefile("rb", buffering=0) as incoming:
+
+        def read(stop: Callable[[bytes], bool]) -> bytes:
+            text = b""
+            while not stop(text):
+                byte = incoming.read(1)
+                assert byte, text
+                text += byte
+            return text
+
+        for _ in range(number):
+            head = read(lambda text: text.endswith(b"\r\n\r\n"))
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            bodies.append(read(lambda text, size=size: len(text) == size))  # type: ignore[misc]
+    return bodies
 
 
 def refusal(received: bytes, status: int) -> dict[str, Any]:
@@ -300,23 +322,79 @@ def test_a_websocket_is_refused_and_another_protocol_ignored(server: Server) -> 
             refusal(everything(connection), status)
 
 
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_a_body_is_read_beside_an_offer_of_another_protocol(patient: tuple[str, int], pieces: int) -> None:
-    # As Java's HTTP client sends every request, its head and its body together or one after the other.
-    head = (
-        b"POST / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 7\r\nHost: x\r\n"
-        b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n\r\n"
-    )
+OFFER = (
+    b"POST / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 16\r\nHost: x\r\n"
+    b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n\r\n"
+)
+"""As Java's HTTP client sends every request."""
+BESIDE = b"\r\nupgrade: h2c\r\n"
+"""A body that looks like the offer."""
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"H2C", b"TLS/1.0, IRC/6.9"])
+@pytest.mark.parametrize(
+    "splits", [(), (-16,), (10,), (-18,), (-20,), (-22,), (-30,), (-18, -17), (-40, -19, -1)], ids=str
+)
+def test_a_body_is_read_beside_an_offer_of_another_protocol(
+    patient: tuple[str, int], protocol: bytes, splits: tuple[int, ...]
+) -> None:
+    whole = OFFER.replace(b"h2c", protocol) + BESIDE
     with connected(patient) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for _ in range(2):  # the connection goes on
-            for piece in (head + b"upgrade",) if pieces == 1 else (head, b"upgrade"):
-                connection.sendall(piece)
-            received = b""
-            while not received.endswith(b"\r\n\r\n7"):
-                chunk = connection.recv(65_536)
-                assert chunk, received
-                received += chunk
-            assert received.startswith(b"HTTP/1.1 200 ")
+            places = [0, *sorted(place % len(whole) for place in splits), len(whole)]
+            for start, end in itertools.pairwise(places):
+                connection.sendall(whole[start:end])
+                time.sleep(0.01 * bool(splits))  # so that it arrives in pieces; if not, the test is only weaker
+            assert answers(connection, 1) == [b"16"]
+
+
+def test_offers_that_come_together_are_answered_one_after_the_other(patient: tuple[str, int]) -> None:
+    chunked = OFFER.replace(b"Content-Length: 16", b"Transfer-Encoding: chunked")
+    get = OFFER.replace(b"POST", b"GET").replace(b"Content-Length: 16\r\n", b"")
+    with connected(patient) as connection:
+        connection.sendall((OFFER + BESIDE + chunked + b"3\r\nabc\r\n0\r\n\r\n" + get) * 500)
+        assert answers(connection, 1_500) == [b"16", b"3", b"0"] * 500
+
+
+RUBBISH = {
+    "text": b"rubbish rubbish",
+    "tls": b"\x16\x03\x01\x02\x00\r\n\r\n",
+    "zeros": b"\0" * 100_000,
+    "field": b"GET / HTTP/1.1\r\na b: c\r\n\r\n",
+    "websocket": b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    "chunk": b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    "chunks": b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\nzz\r\n",
+    "connect": b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH.values(), ids=RUBBISH)
+@pytest.mark.parametrize("before", [1, 3])
+def test_what_came_whole_is_answered_before_the_rubbish_behind_it_is_refused(
+    patient: tuple[str, int], rubbish: bytes, before: int
+) -> None:
+    with connected(patient) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}" * before + rubbish)
+        assert answers(connection, before) == [b"2"] * before
+        refusal(everything(connection), 400)
+
+
+def test_an_answer_that_takes_long_comes_before_the_refusal_of_what_is_behind_its_request(
+    patient: tuple[str, int],
+) -> None:
+    with connected(patient) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        connection.sendall(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\nrubbish \r\n\r\n")
+        # More than is thrown away of a refused connection.
+        sending = threading.Thread(target=send_while_taken, args=(connection, b"x" * 10_000, 1_500_000))
+        sending.start()
+        received = everything(connection)
+        connection.shutdown(socket.SHUT_RDWR)  # The rest is not read.
+        sending.join()
+    head, _, rest = received.partition(b"\r\n\r\n")
+    assert b"content-length: 32000000" in head
+    refusal(rest[32_000_000:], 400)
 
 
 def test_what_can_not_be_parsed_leaves_no_line_in_the_log(server: Server) -> None:
