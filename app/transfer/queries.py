@@ -78,10 +78,9 @@ INSERT_VERSION = Statement(
     INSERT INTO memory_versions (store_id, seq, id, memory_id, operation, path, content_sha256, content_size,
                                  created_at, actor_type, actor_id, redacted_at, redacted_by_type, redacted_by_id)
     VALUES (:store_id, :seq, :version_id, :memory_id, :operation, :path, :sha256, :size,
-            :created_at, :actor_type, :actor_id, :before, :redacted_by_type, :redacted_by_id)
+            :created_at, :actor_type, :actor_id, :redacted_at, :redacted_by_type, :redacted_by_id)
     """
 )
-"""`before` is the time of the redaction."""
 COUNT = Statement(
     """
     UPDATE memory_stores

@@ -31,7 +31,7 @@ def as_new(plan: Plan, store_id: str, caller: Caller, now: int) -> Rows:
         }  # fmt: skip
         author = {"operation": CREATED, "actor_type": caller.actor.type, "actor_id": caller.actor.id}
         rows.memories.append(row)
-        rows.versions.append({**row, **author, "before": None, "redacted_by_type": None, "redacted_by_id": None})
+        rows.versions.append({**row, **author, "redacted_at": None, "redacted_by_type": None, "redacted_by_id": None})
         rows.stagers.setdefault(memory.content.sha256, (version_id, memory.content))
     return rows
 
@@ -54,7 +54,7 @@ def with_history(plan: Plan, store_id: str) -> Rows:
                 "created_at": version.created_at,
                 "actor_type": version.actor_type,
                 "actor_id": version.actor_id,
-                "before": version.redacted_at,
+                "redacted_at": version.redacted_at,
                 "redacted_by_type": version.redacted_by_type,
                 "redacted_by_id": version.redacted_by_id,
             }

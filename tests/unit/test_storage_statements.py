@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.storage.rows.statements import Batch, Compiled, Statement
 
-NAMES = ("store_id", "now", "sha256", "memory_id", "a", "size", "b2")
+NAMES = ("store_id", "now", "sha256", "memory_id", "path", "size", "end")
 
 paths_to_find = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 parameter_lists = st.lists(st.sampled_from(NAMES), min_size=1, max_size=8)
@@ -48,13 +48,13 @@ def test_values_reach_the_places_of_their_names(names: list[str], data: st.DataO
 
 
 def test_parameters_that_a_statement_does_not_name_are_left_out() -> None:
-    compiled = Statement("SELECT :a").postgresql
-    assert compiled.arguments({"a": 1, "store_id": "x"}) == [1]
+    compiled = Statement("SELECT :path").postgresql
+    assert compiled.arguments({"path": 1, "store_id": "x"}) == [1]
 
 
 def test_a_missing_parameter_is_an_error_of_the_caller() -> None:
     with pytest.raises(KeyError, match="store_id"):
-        Statement("SELECT :store_id").sqlite.arguments({"a": 1})
+        Statement("SELECT :store_id").sqlite.arguments({"path": 1})
 
 
 def test_postgresql_is_told_the_type_of_every_parameter() -> None:
@@ -62,9 +62,15 @@ def test_postgresql_is_told_the_type_of_every_parameter() -> None:
     assert sql == "SELECT $1::VARCHAR, $2::BYTEA, $3::BIGINT, $4::INTEGER, $5::SMALLINT"
 
 
+def test_a_parameter_has_the_type_of_its_column_and_no_other_name_can_be_used() -> None:
+    assert Statement("SELECT :redacted_at, :salt").postgresql.sql == "SELECT $1::BIGINT, $2::BYTEA"
+    with pytest.raises(LookupError, match=":redacted_ats of a statement is neither a column nor listed"):
+        Statement("SELECT :redacted_ats")
+
+
 def test_a_cast_is_no_parameter() -> None:
-    statement = Statement("SELECT x::text, '12:30', :a")
-    assert statement.postgresql.names == statement.sqlite.names == ("a",)
+    statement = Statement("SELECT x::text, '12:30', :path")
+    assert statement.postgresql.names == statement.sqlite.names == ("path",)
 
 
 def test_membership_in_a_list_is_an_array_on_postgresql() -> None:
@@ -76,7 +82,7 @@ def test_membership_in_a_list_is_an_array_on_postgresql() -> None:
 @given(st.lists(paths_to_find, max_size=5), st.data())
 def test_membership_in_a_list_is_json_on_sqlite_and_finds_the_same(paths: list[str], data: st.DataObject) -> None:
     wanted = data.draw(st.sampled_from([*paths, "/not/there"]))
-    found = on_sqlite(Statement("SELECT :a IN_LIST(:paths)"), {"a": wanted, "paths": paths})
+    found = on_sqlite(Statement("SELECT :path IN_LIST(:paths)"), {"path": wanted, "paths": paths})
     assert found == [(int(wanted in paths),)]
 
 
@@ -84,20 +90,22 @@ def test_membership_in_a_list_is_json_on_sqlite_and_finds_the_same(paths: list[s
     "lock", ["FOR UPDATE", "FOR UPDATE SKIP LOCKED", "FOR UPDATE OF memories", "FOR UPDATE OF m SKIP LOCKED"]
 )
 def test_a_row_lock_is_kept_on_postgresql_and_dropped_on_sqlite(lock: str) -> None:
-    statement = Statement(f"SELECT id FROM memories m WHERE id = :a\n{lock}")
+    statement = Statement(f"SELECT id FROM memories m WHERE id = :path\n{lock}")
     assert statement.postgresql.sql == f"SELECT id FROM memories m WHERE id = $1::VARCHAR\n{lock}"
     assert statement.sqlite.sql == "SELECT id FROM memories m WHERE id = ?"
 
 
 def test_a_batch_is_one_statement_on_postgresql_in_the_order_written() -> None:
-    batch = Batch(Statement("INSERT :a"), Statement("UPDATE :now, :a"), Statement("DELETE :b2"))
-    assert named_again(batch.postgresql) == ("WITH part0 AS (INSERT :a),\npart1 AS (UPDATE :now, :a)\nDELETE :b2")
+    batch = Batch(Statement("INSERT :path"), Statement("UPDATE :now, :path"), Statement("DELETE :end"))
+    assert named_again(batch.postgresql) == (
+        "WITH part0 AS (INSERT :path),\npart1 AS (UPDATE :now, :path)\nDELETE :end"
+    )
 
 
 def test_a_batch_is_its_statements_one_by_one_on_sqlite_in_the_order_written() -> None:
-    batch = Batch(Statement("INSERT :a"), Statement("UPDATE :now, :a"), Statement("DELETE :b2"))
+    batch = Batch(Statement("INSERT :path"), Statement("UPDATE :now, :path"), Statement("DELETE :end"))
     assert [(part.sql, part.names) for part in batch.sqlite] == [
-        ("INSERT ?", ("a",)),
-        ("UPDATE ?, ?", ("now", "a")),
-        ("DELETE ?", ("b2",)),
+        ("INSERT ?", ("path",)),
+        ("UPDATE ?, ?", ("now", "path")),
+        ("DELETE ?", ("end",)),
     ]

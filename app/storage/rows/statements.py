@@ -1,6 +1,7 @@
 """SQL as text, written once with named parameters and compiled once for each database.
 
-Parameters are written `:like_this`; their types come from `_TYPES`, so that PostgreSQL never has to guess.
+Parameters are written `:like_this`; their types are those of the columns of that name, so that PostgreSQL never has to
+guess.
 Three notations stand for what the databases spell differently:
 
 - `IN_LIST(:names)`: membership in a list parameter (an array on PostgreSQL, JSON on SQLite);
@@ -14,54 +15,38 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, LargeBinary, SmallInteger, String, bindparam, text
+from sqlalchemy import BigInteger, Integer, LargeBinary, String, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.dialects.sqlite.pysqlite import dialect as pysqlite_dialect
 from sqlalchemy.types import TypeEngine
 
+from app.storage.rows.tables import metadata
+
 Parameters = Mapping[str, Any]
 
-_TYPES: dict[str, TypeEngine[Any]] = {
-    "sha256": LargeBinary(),
+
+def _column_types() -> dict[str, TypeEngine[Any]]:
+    """The types of all columns by name. Tables agree on them; only `id` is text in one and a number in another."""
+    types: dict[str, TypeEngine[Any]] = {}
+    for column in (column for table in metadata.sorted_tables for column in table.columns):
+        kind = String() if isinstance(column.type, String) else column.type
+        if repr(types.setdefault(column.name, kind)) != repr(kind):
+            types[column.name] = String()
+    return types
+
+
+_NOT_COLUMNS: dict[str, TypeEngine[Any]] = {
+    "after before_id below below_end composed decomposed end key_id last_id reason start to_end to_start token_id": (
+        String()
+    ),
+    "digests memory_ids paths session_ids source_ids store_ids version_ids": ARRAY(String()),
+    "count count_change keep limit prefix_length size": Integer(),
+    "before bytes bytes_change created_after created_before created_from created_to maximum now until": BigInteger(),
     "expected_sha256": LargeBinary(),
-    "secret_sha256": LargeBinary(),
-    "content": LargeBinary(),
-    "salt": LargeBinary(),
-    "signing_key": LargeBinary(),
-    "digests": ARRAY(String()),
-    "size": Integer(),
-    "operation": SmallInteger(),
-    "seq": BigInteger(),
-    "version": Integer(),
-    "last_seq": BigInteger(),
-    "token": BigInteger(),
-    "limit": Integer(),
-    "keep": Integer(),
-    "count_change": Integer(),
-    "bytes_change": BigInteger(),
-    "prefix_length": Integer(),
-    "count": Integer(),
-    "bytes": BigInteger(),
-    "maximum": BigInteger(),
-    "position": Integer(),
-    "agent_version": Integer(),
-    "paths": ARRAY(String()),
-    "memory_ids": ARRAY(String()),
-    "session_ids": ARRAY(String()),
-    "version_ids": ARRAY(String()),
-    "source_ids": ARRAY(String()),
-    "store_ids": ARRAY(String()),
-    **dict.fromkeys(
-        ("now", "until", "before", "created_at", "updated_at", "archived_at", "created_from", "created_to"),
-        BigInteger(),
-    ),
-    **dict.fromkeys(
-        ("created_after", "created_before", "expires_at", "held_at"),
-        BigInteger(),
-    ),
 }
-"""SQLAlchemy type by parameter name; a name that is not here is text."""
+_TYPES = _column_types() | {name: kind for names, kind in _NOT_COLUMNS.items() for name in names.split()}
+"""SQLAlchemy type by parameter name: a column's, or one of those that are no columns. No other name can be used."""
 
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
 _IN_LIST = re.compile(r"IN_LIST\((:\w+)\)")
@@ -86,7 +71,10 @@ class Compiled:
 
 
 def _type(name: str) -> TypeEngine[Any]:
-    return _TYPES.get(name, String())
+    kind = _TYPES.get(name)
+    if kind is None:
+        raise LookupError(f"parameter :{name} of a statement is neither a column nor listed with a type of its own")
+    return kind
 
 
 def _compile(sql: str, dialect: Any, type_of: Callable[[str], TypeEngine[Any]] = _type) -> Compiled:
