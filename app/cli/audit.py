@@ -1,19 +1,21 @@
 """`memstore audit`: reading the audit log, and checking that nobody has tampered with it."""
 
+import json
 import re
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.audit import wire
 from app.audit.service import AuditFilters, AuditLog, Head
-from app.cli import terminal
+from app.cli import moments, terminal
+from app.cli.authors import Authors
 from app.cli.running import with_database
+from app.cli.tables import Column, table
 from app.contract import clock
-from app.storage.rows.database import Database
+from app.history.authors import names_of
+from app.storage.rows.database import Database, Row
 from app.transfer.archives.files import replaced_file
 
 app = typer.Typer(help="The audit log: who did what. Of every workspace.", no_args_is_help=True)
@@ -24,17 +26,6 @@ _FAULTS = {
     "changed": "is not what was written there, or not in its place",
     "unexpected": "is there without belonging to the log",
 }
-
-
-def _moment(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return clock.microseconds(datetime.fromisoformat(text))
-    except ValueError:
-        raise typer.BadParameter(
-            f"must be a time such as 2026-11-20T12:00:00Z, not {text!r}", param_hint="--since"
-        ) from None
 
 
 def _head(text: str | None) -> Head | None:
@@ -48,33 +39,74 @@ def _head(text: str | None) -> Head | None:
     return Head(int(match[1]), bytes.fromhex(match[2]))
 
 
-def _readable(entry: Mapping[str, Any]) -> str:
-    actor = entry["actor"] or {}
-    who = next((value for name, value in actor.items() if name != "type"), "-")
-    detail = " ".join(f"{name}={value}" for name, value in entry["detail"].items())
-    return "  ".join(
-        (str(entry["seq"]), entry["at"], entry["action"], entry["subject"] or "-", f"by {who}", detail)
-    ).rstrip()
+_COLUMNS = (
+    Column("N"),
+    Column("WHEN"),
+    Column("WHAT", least=12),
+    Column("WHO"),
+    Column("ON", least=12, middle=True),
+    Column("DETAIL", least=8),
+)
+_WIDE = 120
+"""Cells from which on there is room for an ID beside an author's name."""
+_AT_ONCE = 500
+"""Entries whose columns are aligned with each other: a log may be longer than memory."""
+
+
+def _line(row: Row, authors: Authors) -> Sequence[str]:
+    when = clock.rfc3339(row["at"])
+    detail = json.loads(row["detail"])
+    return (
+        str(row["seq"]),
+        moments.short(when) if terminal.is_terminal() else when,
+        row["action"],
+        authors.label(row, narrow=terminal.width() < _WIDE),
+        row["subject"] or "-",
+        " ".join(f"{name}={value}" for name, value in detail.items() if value is not None),
+    )
 
 
 @app.command(name="list")
 def list_entries(
     action: Annotated[str | None, typer.Option(help="Only this action, such as store.deleted.")] = None,
     subject: Annotated[str | None, typer.Option(help="Only what was done to the thing with this ID.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only from this time on (RFC 3339).")] = None,
+    actor: Annotated[
+        str | None, typer.Option(metavar="WHO", help="Only by this key's or session's name, or ID, or its beginning.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only from then on: RFC 3339, or 15m, 2h, 3d ago.")
+    ] = None,
+    only_ids: Annotated[bool, typer.Option("--ids", help="Show authors by their IDs, not their names.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each.")] = False,
 ) -> None:
     """Show the entries, oldest first."""
-    filters = AuditFilters(action=action, subject=subject, created_from=_moment(since))
+    start = None if since is None else moments.parse(since, "--since")
+    filters = AuditFilters(action=action, subject=subject, created_from=start)
 
     async def work(database: Database) -> None:
-        async for row in await AuditLog(database).export(filters):
+        async for rows in _batches(await AuditLog(database).export(filters)):
+            authors = Authors(await names_of(database, rows), only_ids=only_ids)
+            chosen = [row for row in rows if actor is None or authors.is_meant(row, actor)]
             if as_json:
-                terminal.echo(terminal.safe_json(wire.line(row).decode()), nl=False)
+                from app.audit import wire
+
+                for row in chosen:
+                    terminal.echo(terminal.safe_json(wire.line(row).decode()), nl=False)
             else:
-                terminal.echo(terminal.field(_readable(wire.entry(row))))
+                for line in table(_COLUMNS, [_line(row, authors) for row in chosen]):
+                    terminal.echo(line, nl=False)
 
     with_database(work)
+
+
+async def _batches(rows: AsyncIterator[Row]) -> AsyncIterator[list[Row]]:
+    batch: list[Row] = []
+    async for row in rows:
+        batch.append(row)
+        if len(batch) == _AT_ONCE:
+            yield batch
+            batch = []
+    yield batch
 
 
 @app.command()
@@ -82,6 +114,7 @@ def export(
     output: Annotated[Path | None, typer.Option(help="File to write; absent: standard output.")] = None,
 ) -> None:
     """Write every entry as a line of JSON, oldest first, with its digest."""
+    from app.audit import wire
 
     async def work(database: Database) -> None:
         rows = await AuditLog(database).export(AuditFilters())

@@ -1,29 +1,32 @@
-"""`memstore log`, `diff`, `show`, `blame` and `restore`: seeing what became of memories, and undoing it."""
+"""`memstore log`, `diff`, `show`, `blame` and `restore`: seeing what became of memories, and undoing it.
 
-from collections.abc import Awaitable, Callable
+The shapes of JSON are those of the API. They are imported where JSON is printed: they take longer to import than a text
+takes to make.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from app.cli import history_text, moments, operator, terminal
+from app.cli.authors import Authors
 from app.cli.names import STORE_HELP
 from app.cli.running import with_storage
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
-from app.history import wire
+from app.history.authors import names_of
 from app.history.blame import Blame
 from app.history.comparing import Comparing
 from app.history.finding import Finding
 from app.history.points import Point
 from app.history.restoring import Restoring
 from app.history.rollback import Rollback
-from app.memories import wire as memory_wire
 from app.memories.service import Found, Memories
 from app.settings import load
 from app.storage.rows.tables import DELETED
 from app.storage.storage import Storage
 from app.stores.quota import Limits
-from app.versions import wire as version_wire
 from app.versions.service import FoundVersion, VersionFilters, Versions
 
 T = TypeVar("T")
@@ -35,6 +38,7 @@ Path = Annotated[
     str, typer.Argument(metavar="PATH", help="Path of the memory, or the one it had; the leading / may be left out.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Ids = Annotated[bool, typer.Option("--ids", help="Show authors by their IDs, not their names.")]
 _VERSION_HELP = "a number such as @12, an ID (memver_…), or the beginning of one."
 
 
@@ -49,15 +53,22 @@ def _in_store(store: str, work: Callable[[Storage, Caller, str], Awaitable[T]]) 
 
 
 async def _versions(
-    storage: Storage, caller: Caller, store_id: str, memory_id: str | None, limit: int | None
+    storage: Storage,
+    caller: Caller,
+    store_id: str,
+    memory_id: str | None,
+    limit: int | None,
+    *,
+    since: int | None = None,
 ) -> list[FoundVersion]:
-    """The newest versions, of one memory or of all."""
+    """The newest versions, of one memory or of all. since: microseconds since 1970."""
     found: list[FoundVersion] = []
     page: str | None = None
+    filters = VersionFilters(memory_id=memory_id, created_from=since)
     while limit is None or len(found) < limit:
         size = _PAGE if limit is None else min(_PAGE, limit - len(found))
         versions, page = await Versions(storage).list_page(
-            caller, store_id, VersionFilters(memory_id=memory_id), with_content=False, limit=size, page=page
+            caller, store_id, filters, with_content=False, limit=size, page=page
         )
         found += versions
         if page is None:
@@ -85,6 +96,8 @@ async def _newest_with_content(storage: Storage, caller: Caller, store_id: str, 
 
 
 def _version_json(found: FoundVersion) -> dict[str, Any]:
+    from app.versions import wire as version_wire
+
     return {**version_wire.version(found), "seq": found.row["seq"]}
 
 
@@ -92,19 +105,48 @@ def log(
     store: Store,
     path: Annotated[str | None, typer.Argument(metavar="[PATH]", help="Only the memory at this path.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many; by default all that are left.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only from then on: RFC 3339, or 15m, 2h, 3d ago.")
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option(metavar="WHO", help="Only by this key's or session's name, or ID, or its beginning.")
+    ] = None,
+    path_prefix: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Only memories at this path or below it.")
+    ] = None,
+    only_ids: Ids = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the versions of a store or of one memory, newest first."""
+    start = None if since is None else moments.parse(since, "--since")
+    below = None if path_prefix is None else f"/{path_prefix.strip('/')}"
 
-    async def work(storage: Storage, caller: Caller, store_id: str) -> list[FoundVersion]:
+    async def work(storage: Storage, caller: Caller, store_id: str) -> tuple[list[FoundVersion], Authors]:
         memory_id = None if path is None else await Finding(storage).memory_at(caller, store_id, path)
-        return await _versions(storage, caller, store_id, memory_id, limit)
+        is_filtered = author is not None or below is not None
+        found = await _versions(storage, caller, store_id, memory_id, None if is_filtered else limit, since=start)
+        return found, await _authors(storage, found, only_ids=only_ids)
 
-    found = _in_store(store, work)
+    found, authors = _in_store(store, work)
+    sources = history_text.moved_from([version.row for version in found])
+    chosen = [
+        version
+        for version in found
+        if (author is None or authors.is_meant(version.row, author)) and _is_below(version.row["path"], below)
+    ][:limit]
     if as_json:
-        terminal.echo_json([_version_json(version) for version in found])
+        terminal.echo_json([_version_json(version) for version in chosen])
     else:
-        terminal.show(history_text.log([version.row for version in found]))
+        terminal.show(history_text.log([version.row for version in chosen], authors, sources))
+
+
+async def _authors(storage: Storage, found: Iterable[FoundVersion], *, only_ids: bool) -> Authors:
+    return Authors(await names_of(storage.database, (version.row for version in found)), only_ids=only_ids)
+
+
+def _is_below(path: str | None, place: str | None) -> bool:
+    """Whether a memory is at a place or below it. None: everything is; the path of a redacted version is not known."""
+    return place is None or (path is not None and (path == place or path.startswith(f"{place.rstrip('/')}/")))
 
 
 def diff(
@@ -136,6 +178,8 @@ def diff(
 
     found = _in_store(store, work)
     if as_json:
+        from app.history import wire
+
         terminal.echo_json(wire.comparison(found))
     else:
         terminal.show(history_text.diff(found))
@@ -166,18 +210,22 @@ def show(
     terminal.show([terminal.visible(found.content.decode())])
 
 
-def blame(store: Store, path: Path, as_json: AsJson = False) -> None:
+def blame(store: Store, path: Path, only_ids: Ids = False, as_json: AsJson = False) -> None:
     """Show which version, by whom, brought each line of a memory."""
 
-    async def work(storage: Storage, caller: Caller, store_id: str) -> Any:
+    async def work(storage: Storage, caller: Caller, store_id: str) -> tuple[Any, Authors]:
         memory_id = await Finding(storage).memory_at(caller, store_id, path)
-        return await Blame(storage).blame(caller, store_id, memory_id)
+        found = await Blame(storage).blame(caller, store_id, memory_id)
+        names = await names_of(storage.database, (line.origin.version for line in found.lines))
+        return found, Authors(names, only_ids=only_ids)
 
-    found = _in_store(store, work)
+    found, authors = _in_store(store, work)
     if as_json:
+        from app.history import wire
+
         terminal.echo_json(wire.blame(found))
         return
-    terminal.show(history_text.blame(found))
+    terminal.show(history_text.blame(found, authors))
     if any(line.origin.doubt for line in found.lines):
         doubt = "?: an earlier version, which has expired or is redacted, may have had the line already"
         terminal.echo(doubt, err=True)
@@ -238,6 +286,8 @@ def _restore_memory(store: str, path: str, version: str, to_path: str | None, *,
 
     has_changed, restored = _in_store(store, work)
     if as_json:
+        from app.memories import wire as memory_wire
+
         terminal.echo_json(memory_wire.memory(restored, "full"))
         return
     path = terminal.field(restored.row["path"])
@@ -258,6 +308,8 @@ def _restore_store(
 
     store_id, done = _in_store(store, work)
     if as_json:
+        from app.history import wire
+
         terminal.echo_json(wire.rollback(store_id, done))
     else:
         terminal.show(history_text.rollback(done))

@@ -1,14 +1,19 @@
 """How the commands of the history look: one line for a version, a diff, a blame, a rollback."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from rich.cells import cell_len
+
+from app.cli import terminal
+from app.cli.authors import Authors
+from app.cli.tables import Column, Styled, natural_width, table
 from app.cli.terminal import field, styled, visible
 from app.contract import clock
 from app.history.blame import Blamed
 from app.history.comparing import Comparison
 from app.history.rollback import RolledBack
 from app.storage.rows.database import Row
-from app.versions.wire import OPERATION_NAMES
+from app.versions.operations import OPERATION_NAMES
 
 _OPERATION_STYLES = {"created": "green", "modified": "yellow", "deleted": "red"}
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
@@ -16,18 +21,25 @@ _DIFF_HEADS = ("--- ", "+++ ")
 
 
 def moment(row: Row) -> str:
-    """When a version was made, to the second: `2026-11-20 12:00:00Z`."""
+    """When a version was made: `2026-11-20 12:00Z` on a terminal, to the second elsewhere."""
     text = clock.rfc3339(row["created_at"])
-    return f"{text[:10]} {text[11:19]}Z"
+    return f"{text[:10]} {text[11 : 16 if terminal.is_terminal() else 19]}Z"
 
 
-def author(row: Row) -> str:
-    """The author of a version."""
-    return field(row["actor_id"] or "-")
+_LOG = (Column("N"), Column("WHEN"), Column("DID"), Column("WHO"), Column("PATH", least=12, middle=True))
 
 
-def log(rows: Sequence[Row]) -> Iterator[str]:
-    """Versions, newest first, a line each."""
+def log(rows: Sequence[Row], authors: Authors, sources: Mapping[str, str]) -> Iterator[str]:
+    """Versions, newest first, a line each. sources: what `moved_from` found."""
+    lines = [_logged(row, authors, sources, narrow=False) for row in rows]
+    # Rather the whole path than the ID beside an author's name.
+    if terminal.is_terminal() and natural_width(lines) > terminal.width():
+        lines = [_logged(row, authors, sources, narrow=True) for row in rows]
+    return table(_LOG, lines)
+
+
+def moved_from(rows: Sequence[Row]) -> dict[str, str]:
+    """For each version that moved its memory, by ID: the path before. rows: newest first."""
     places: dict[str, str] = {}
     sources: dict[str, str] = {}
     for row in reversed(rows):
@@ -37,22 +49,19 @@ def log(rows: Sequence[Row]) -> Iterator[str]:
         if before not in (None, row["path"]):
             sources[row["id"]] = str(before)
         places[row["memory_id"]] = row["path"]
-    width = max((len(str(row["seq"])) for row in rows), default=1) + 1
-    authors = max((len(author(row)) for row in rows), default=1)
-    for row in rows:
-        operation = OPERATION_NAMES[row["operation"]]
-        if row["redacted_at"] is not None:
-            place = styled(f"redacted {clock.rfc3339(row['redacted_at'])[:10]}", "dim")
-        else:
-            place = field(row["path"])
-            if row["id"] in sources:
-                place = f"{field(sources[row['id']])} → {place}"
-        size = "" if row["content_size"] is None else f"{row['content_size']:,} B"
-        yield (
-            f"{styled('@' + str(row['seq']), 'cyan')}{' ' * (width - len(str(row['seq'])) - 1)}  {moment(row)}  "
-            f"{styled(operation, _OPERATION_STYLES[operation])}{' ' * (8 - len(operation))}  {size:>9}  "
-            f"{author(row):<{authors}}  {place}\n"
-        )
+    return sources
+
+
+def _logged(row: Row, authors: Authors, sources: Mapping[str, str], *, narrow: bool) -> Sequence[str | Styled]:
+    operation = OPERATION_NAMES[row["operation"]]
+    place: str | Styled
+    if row["redacted_at"] is not None:
+        place = Styled(f"redacted {clock.rfc3339(row['redacted_at'])[:10]}", "dim")
+    else:
+        place = f"{sources[row['id']]} → {row['path']}" if row["id"] in sources else row["path"]
+    number = Styled(f"@{row['seq']}", "cyan")
+    who = authors.label(row, narrow=narrow)
+    return number, moment(row), Styled(operation, _OPERATION_STYLES[operation]), who, place
 
 
 def diff(found: Comparison) -> Iterator[str]:
@@ -68,17 +77,18 @@ def diff(found: Comparison) -> Iterator[str]:
         yield (styled(visible(line), style) if style else visible(line)) + "\n"
 
 
-def blame(found: Blamed) -> Iterator[str]:
+def blame(found: Blamed, authors: Authors) -> Iterator[str]:
     """Each line of a memory behind the version that brought it; `?` where an earlier one may have."""
     origins = [line.origin for line in found.lines]
     marks = ["@" + str(origin.version["seq"]) + ("?" if origin.doubt else "") for origin in origins]
-    width = max(map(len, marks), default=0)
-    authors = max((len(author(origin.version)) for origin in origins), default=0)
+    labels = [field(authors.label(origin.version)) for origin in origins]
+    marks_wide = max(map(len, marks), default=0)
+    wide = max(map(cell_len, labels), default=0)
     digits = len(str(len(marks)))
-    for number, (mark, line) in enumerate(zip(marks, found.lines, strict=True), 1):
-        version = line.origin.version
+    for number, (mark, label, line) in enumerate(zip(marks, labels, found.lines, strict=True), 1):
+        space = " " * (wide - cell_len(label))
         yield (
-            f"{styled(mark, 'cyan')}{' ' * (width - len(mark))}  {moment(version)}  {author(version):<{authors}}  "
+            f"{styled(mark, 'cyan')}{' ' * (marks_wide - len(mark))}  {moment(line.origin.version)}  {label}{space}  "
             f"{styled(f'{number:>{digits}}', 'dim')}  {visible(line.text).removesuffix(chr(10))}\n"
         )
 

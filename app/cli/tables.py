@@ -12,7 +12,7 @@ _CUT = "…"
 
 
 class Column(NamedTuple):
-    """One column. Those with `least` give way where a terminal is too narrow, the last of them first."""
+    """One column. Those with `least` give way where a terminal is too narrow, the first of them first."""
 
     head: str
     least: int = 0
@@ -40,13 +40,15 @@ def cut(text: str, width: int, *, middle: bool = False) -> str:
     return f"{start}{_CUT}{end}"
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[str | Styled]]) -> Iterator[str]:
+Cell = str | Styled
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Iterator[str]:
     """The lines of a table, with their ends. Values may come from elsewhere: each is shown as a `terminal.field`."""
     if not rows:
         return
-    cells = [[Styled(terminal.field(v), "") if isinstance(v, str) else v for v in row] for row in rows]
-    cells = [[Styled(terminal.field(cell.text), cell.style) for cell in row] for row in cells]
-    widths = [max(cell_len(row[place].text) for row in cells) for place in range(len(columns))]
+    cells = [[_safe(cell) for cell in row] for row in rows]
+    widths = _widths(cells)
     if terminal.is_terminal():
         widths = _fitting(columns, [max(w, len(c.head)) for w, c in zip(widths, columns, strict=True)])
         yield _line(columns, [Styled(column.head, "dim") for column in columns], widths)
@@ -54,9 +56,23 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str | Styled]]) -> 
         yield _line(columns, row, widths)
 
 
+def natural_width(rows: Sequence[Sequence[Cell]]) -> int:
+    """How many cells a table would take if nothing were cut."""
+    widths = _widths([[_safe(cell) for cell in row] for row in rows])
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _safe(cell: Cell) -> Styled:
+    return Styled(terminal.field(cell), "") if isinstance(cell, str) else Styled(terminal.field(cell.text), cell.style)
+
+
+def _widths(cells: Sequence[Sequence[Styled]]) -> list[int]:
+    return [max(cell_len(cell.text) for cell in column) for column in zip(*cells, strict=True)]
+
+
 def _fitting(columns: Sequence[Column], widths: list[int]) -> list[int]:
     too_wide = sum(widths) + len(GAP) * (len(widths) - 1) - terminal.width()
-    for place in reversed(range(len(columns))):
+    for place in range(len(columns)):
         if too_wide > 0 and columns[place].least:
             given = min(too_wide, max(0, widths[place] - columns[place].least))
             widths[place] -= given

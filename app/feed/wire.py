@@ -27,7 +27,8 @@ from app.http.documents import (
 from app.http.pages import SEQUENCE_MAX, SEQUENCE_NUMBER, WHOLE_NUMBER, QueryModel, View
 from app.memories import wire as memory_wire
 from app.storage.rows.database import Row
-from app.versions.wire import OPERATION_NAMES, Actor, Operation
+from app.versions.operations import OPERATION_NAMES, Operation
+from app.versions.wire import Actor
 
 Sequence = Annotated[int, shape(minimum=0)]
 

@@ -221,3 +221,6 @@ COUNT = Statement(
      WHERE id = :store_id
     """
 )
+
+KEY_NAMES = Statement("SELECT id, name FROM api_keys WHERE id IN_LIST(:key_ids)")
+SESSION_TITLES = Statement("SELECT id, title AS name FROM sessions WHERE id IN_LIST(:session_ids)")

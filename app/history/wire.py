@@ -38,8 +38,9 @@ from app.http.pages import (
 )
 from app.memories.wire import ContentPrecondition
 from app.versions import wire as version_wire
+from app.versions.operations import OPERATION_NAMES, Operation
 from app.versions.service import FoundVersion
-from app.versions.wire import OPERATION_NAMES, Actor, MemoryVersion, Operation
+from app.versions.wire import Actor, MemoryVersion
 
 Number = Annotated[int, shape(minimum=0)]
 LineNumber = Annotated[int, shape(minimum=1)]

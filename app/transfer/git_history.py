@@ -9,7 +9,7 @@ import asyncio
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import IO
@@ -17,7 +17,8 @@ from typing import IO
 from app.contract import clock, paths
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
-from app.storage.rows.database import Row
+from app.history.authors import names_of
+from app.storage.rows.database import Database, Row
 from app.storage.rows.tables import DELETED
 from app.storage.storage import Storage
 from app.transfer.archives.manifest import OPERATIONS
@@ -50,6 +51,7 @@ class GitHistory:
 
     def __init__(self, storage: Storage) -> None:
         self._exports = Exports(storage)
+        self._database = storage.database
 
     async def export(self, caller: Caller, store_id: str, directory: Path) -> Exported:
         """Make a repository of all versions in a new or empty directory.
@@ -65,7 +67,7 @@ class GitHistory:
         assert process.stdin is not None
         stream = _Stream(process.stdin, exporter.result)
         try:
-            await _write(exporter, stream)
+            await _write(exporter, stream, self._database)
         except BrokenPipeError:
             pass  # It ended early, and says why.
         finally:
@@ -106,10 +108,11 @@ def _end(process: subprocess.Popen[bytes]) -> str:
     return errors.decode("utf-8", "replace").strip()
 
 
-async def _write(exporter: Exporter, stream: "_Stream") -> None:
+async def _write(exporter: Exporter, stream: "_Stream", database: Database) -> None:
     number = 0
     async with aclosing(exporter.versions()) as pages:
         async for page in pages:
+            stream.names = await names_of(database, (row for row, _ in page))
             for row, content in page:
                 stream.commit(row, content)
                 number += 1
@@ -130,6 +133,8 @@ class _Stream:
         """How many files are below each directory."""
         self._marks: dict[bytes, int] = {}
         self.commits = 0
+        self.names: Mapping[str, str] = {}
+        """Of authors, by ID."""
 
     @property
     def files(self) -> int:
@@ -143,7 +148,7 @@ class _Stream:
     def commit(self, row: Row, content: bytes | None) -> None:
         """One version."""
         changes = self._changes(row, content)
-        author = _author(row)
+        author = _author(row, self.names)
         said = "redacted" if row["redacted_at"] is not None else row["path"]
         message = (
             f"{OPERATIONS[row['operation']]} {said}\n\n"
@@ -197,12 +202,16 @@ class _Stream:
         return mark
 
 
-def _author(row: Row) -> str:
-    kind, name = row["actor_type"] or "unknown", row["actor_id"] or "unknown"
-    clean = "".join(character for character in name if character.isprintable() and character not in "<>")
-    return (
-        f"{clean} <{clean.replace(' ', '_')}@{kind}.{_HOST}> {row['created_at'] // clock.MICROSECONDS_PER_SECOND} +0000"
-    )
+def _author(row: Row, names: Mapping[str, str]) -> str:
+    """The author's name, or ID where there is none, before an address that has the ID."""
+    kind, actor_id = row["actor_type"] or "unknown", row["actor_id"] or "unknown"
+    address = f"{_clean(actor_id).replace(' ', '_')}@{kind}.{_HOST}"
+    name = _clean(names.get(row["actor_id"] or "", "")) or _clean(actor_id)
+    return f"{name} <{address}> {row['created_at'] // clock.MICROSECONDS_PER_SECOND} +0000"
+
+
+def _clean(text: str) -> str:
+    return "".join(character for character in text if character.isprintable() and character not in "<>").strip()
 
 
 def _quoted(path: str) -> bytes:

@@ -11,6 +11,7 @@ from app.http.pages import Page
 from app.http.services import service
 from app.memories.wire import FullViewQuery
 from app.versions import wire
+from app.versions.operations import OPERATION_CODES
 from app.versions.service import FoundVersion, VersionFilters, Versions
 
 router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}/memory_versions", tags=["memory versions"])
@@ -33,7 +34,7 @@ async def list_memory_versions(
     """List memory versions, newest first."""
     filters = VersionFilters(
         memory_id=query.memory_id,
-        operation=wire.OPERATION_CODES[query.operation] if query.operation else None,
+        operation=OPERATION_CODES[query.operation] if query.operation else None,
         session_id=query.session_id,
         api_key_id=query.api_key_id,
         service_account_id=query.service_account_id,

@@ -18,13 +18,8 @@ from app.http.documents import (
     VersionIdText,
 )
 from app.http.pages import CreatedRange, ViewedPageQuery
-from app.storage.rows.tables import CREATED, DELETED, MODIFIED
+from app.versions.operations import OPERATION_NAMES, Operation
 from app.versions.service import FoundVersion
-
-Operation = Literal["created", "modified", "deleted"]
-
-OPERATION_NAMES: dict[int, Operation] = {CREATED: "created", MODIFIED: "modified", DELETED: "deleted"}
-OPERATION_CODES = {name: code for code, name in OPERATION_NAMES.items()}
 
 
 class SessionActor(TypedDict):

@@ -1,10 +1,12 @@
 """A server with SQLite, and the commands run in this process, which costs a tenth of starting each."""
 
+import io
 import json
 import os
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 
 from app.cli import main as program
 from app.cli import terminal
-from tests.support.servers import Server, serve
+from tests.support.backends import SQLITE_DISK, Backend, Services
+from tests.support.servers import Server
 
 
 @dataclass(frozen=True)
@@ -25,23 +28,37 @@ class Done:
     err: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Commands:
-    """Runs commands with the settings of one server."""
+    """Runs commands with the settings of one server, in a directory of their own."""
 
     server: Server
-    patched: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
+    directory: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    """Over the server's settings; all that commands see of `MEMSTORE_*`."""
 
     def run(self, line: str, *more: str) -> Done:
         """Run a command line, as a shell would split it, and further arguments as they are."""
-        self.capsys.readouterr()
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", newline="") for _ in range(2))
         status = 0
-        try:
-            program.main([*shlex.split(line), *more])
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        return Done(status, *self.capsys.readouterr())
+        mask = os.umask(0o077)
+        with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+            for name in [name for name in os.environ if name.startswith(("MEMSTORE_", "AWS_"))]:
+                patched.delenv(name)
+            known = {**self.server.environment, "MEMSTORE_BASE_URL": self.server.base_url, **self.variables}
+            for name, value in known.items():
+                if value:
+                    patched.setenv(name, value)
+            patched.chdir(self.directory)
+            try:
+                program.main([*shlex.split(line), *more])
+            except SystemExit as ended:
+                status = int(ended.code or 0)
+            finally:
+                os.umask(mask)  # Commands set their own, which is this process's.
+        out.flush()
+        err.flush()
+        return Done(status, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
     def out(self, line: str, *more: str) -> str:
         """What it prints, if it succeeds."""
@@ -61,39 +78,27 @@ class Commands:
 
     def seen(self, line: str, *more: str, columns: int = 80) -> str:
         """What a person sees on a terminal of this width, without colour."""
-        with self.patched.context() as here:
-            here.setattr(terminal, "is_terminal", lambda: True)
-            here.setenv("NO_COLOR", "1")
-            here.setenv("PAGER", "")
-            here.setenv("COLUMNS", str(columns))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(terminal, "is_terminal", lambda: True)
+            patched.setenv("NO_COLOR", "1")
+            patched.setenv("PAGER", "")
+            patched.setenv("COLUMNS", str(columns))
             return self.out(line, *more)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    data = tmp_path_factory.mktemp("deployment")
-    with serve({"MEMSTORE_DATA_DIR": str(data)}) as started:
-        yield started
+@pytest.fixture(scope="session")
+def server(services: Services, server_of: Callable[[Backend], Server]) -> Server:
+    """The server on SQLite that other tests of this process use as well."""
+    return server_of(Backend(SQLITE_DISK, services))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client(server: Server) -> Iterator[anthropic.Anthropic]:
     with server.client() as made:
         yield made
 
 
 @pytest.fixture
-def commands(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Commands]:
+def commands(server: Server, tmp_path: Path) -> Commands:
     """Commands with nothing in the environment but the server's settings and where it listens."""
-    for name in [name for name in os.environ if name.startswith(("MEMSTORE_", "AWS_"))]:
-        monkeypatch.delenv(name)
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MEMSTORE_BASE_URL", server.base_url)
-    monkeypatch.chdir(tmp_path)
-    mask = os.umask(0o077)
-    os.umask(mask)
-    yield Commands(server, monkeypatch, capsys)
-    os.umask(mask)  # Commands set their own, which is this process's.
+    return Commands(server, tmp_path)

@@ -106,11 +106,11 @@ def test_what_is_no_text_is_no_name(commands: Commands) -> None:
 
 
 def test_a_session_is_made_with_stores_by_name_and_shown_by_title(commands: Commands, notes: str) -> None:
-    made = commands.run("sessions create --read-only --title 'fix the release' --store", notes)
+    made = commands.run("sessions create --read-only --title 'tidy the notes' --store", notes)
     session_id = made.out.strip()
     assert made.status == 0
     assert f"memstore mount --session {session_id}" in made.err
-    shown = commands.json("sessions show", "fix the release")
+    shown = commands.json("sessions show", "tidy the notes")
     assert shown["id"] == session_id
     assert [(each["memory_store_id"], each["access"]) for each in shown["resources"]] == [(notes, "read_only")]
     assert f"{shown['resources'][0]['mount_path']}  {notes}  read-only" in commands.out("sessions show", session_id)
@@ -133,29 +133,27 @@ def test_tables_fit_a_terminal_of_80_columns_under_a_head(commands: Commands) ->
         assert "…" not in commands.out(command), "a pipe gets every value whole"
 
 
-def test_the_key_of_the_first_start_is_for_this_host_alone(
-    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MEMSTORE_BOOTSTRAP_API_KEY")
+def test_the_key_of_the_first_start_is_for_this_host_alone(commands: Commands, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    monkeypatch.setenv("MEMSTORE_DATA_DIR", str(data))
+    commands.variables |= {"MEMSTORE_BOOTSTRAP_API_KEY": "", "MEMSTORE_DATA_DIR": str(data)}
     assert f"{data}/api_key is not there" in commands.refused("stores list")
     (data / "api_key").write_text(f"{commands.server.api_key}\n")
     commands.out("stores list")
-    monkeypatch.setenv("MEMSTORE_BASE_URL", "http://memory.example:8080")
+    commands.variables["MEMSTORE_BASE_URL"] = "http://memory.example:8080"
     assert "set MEMSTORE_API_KEY or MEMSTORE_TOKEN" in commands.refused("stores list")
 
 
-def test_a_server_that_is_none_is_told_in_one_sentence(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEMSTORE_API_KEY", "wrong")
+def test_a_server_that_is_none_is_told_in_one_sentence(commands: Commands) -> None:
+    commands.variables["MEMSTORE_API_KEY"] = "wrong"
     assert "does not know the secret from MEMSTORE_API_KEY" in commands.refused("stores list")
-    monkeypatch.setenv("MEMSTORE_BASE_URL", "http://127.0.0.1:1")
-    assert "no server answers at http://127.0.0.1:1" in commands.refused("ls x")
-    monkeypatch.setenv("MEMSTORE_BASE_URL", "127.0.0.1:8080")
-    assert "must be an http or https URL" in commands.refused("ls x")
-    monkeypatch.setenv("MEMSTORE_BASE_URL", "http://[::1")
-    assert "is no URL" in commands.refused("ls x")
+    for url, sentence in (
+        ("http://127.0.0.1:1", "no server answers at http://127.0.0.1:1"),
+        ("127.0.0.1:8080", "must be an http or https URL"),
+        ("http://[::1", "is no URL"),
+    ):
+        commands.variables["MEMSTORE_BASE_URL"] = url
+        assert sentence in commands.refused("ls x")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import app.cli
 from app.cli import history_text, kept, main, terminal
+from app.cli.authors import Authors
 from app.contract.errors import InvalidRequest
 from app.storage.rows.tables import CREATED
 
@@ -84,11 +85,12 @@ def test_an_error_of_a_hostile_server_can_not_forge_a_line(
 def test_authors_and_paths_of_other_peoples_histories_are_fields() -> None:
     row = {
         "id": "memver_1", "memory_id": "mem_1", "seq": 1, "path": HOSTILE, "operation": CREATED, "created_at": 0,
-        "content_size": 1, "redacted_at": None, "actor_id": HOSTILE,
+        "content_size": 1, "redacted_at": None, "actor_id": HOSTILE, "actor_type": "session_actor",
     }  # fmt: skip
-    (line,) = history_text.log([row])
-    assert obeyed(line) <= {"\n"}
-    assert line.count("\n") == 1
+    for names in ({}, {HOSTILE: HOSTILE}):
+        (line,) = history_text.log([row], Authors(names), {"memver_1": HOSTILE})
+        assert obeyed(line) <= {"\n"}
+        assert line.count("\n") == 1
 
 
 def test_what_is_kept_on_a_host_is_shown_as_fields() -> None:
