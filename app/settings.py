@@ -1,5 +1,6 @@
 """Settings: `MEMSTORE_*` environment variables, or the same names in a `.env` file in the working directory."""
 
+import contextlib
 import os
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -13,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app import regular_files
 from app.storage.options import StorageOptions
 from app.storage.rows import postgres_url
 
@@ -28,6 +30,14 @@ _CONFIDENTIAL = {"MEMSTORE_DATABASE_URL", "MEMSTORE_BLOB_URL", "MEMSTORE_S3_ENDP
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 ROOT_PATH = re.compile(r"(/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*")
 """A path that the service can be shown under; the empty one is the root of a host."""
+
+
+def _require_file(key: str, path: str) -> None:
+    """The driver would wait for the other end of a pipe."""
+    try:
+        regular_files.require(path)
+    except OSError as error:
+        raise ValueError(f"names as {key} no file that can be read: {error}") from None
 
 
 class Settings(BaseSettings):
@@ -169,7 +179,10 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database_url(cls, url: str) -> str:
         if postgres_url.is_postgres(url):
-            postgres_url.parse(url)
+            files = dict(postgres_url.parse(url).tls)
+            for key in _FILES_OF_TLS:
+                if os.path.exists(files.get(key, "")):
+                    _require_file(key, files[key])
             return url
         try:
             parsed = make_url(url)
@@ -251,6 +264,13 @@ class Settings(BaseSettings):
         return self.database_url.startswith("sqlite")
 
 
+_ENV_FILE = Path(".env")
+_SETTINGS_BYTES = 1_048_576
+"""Of a file that holds settings, or one of them."""
+_FILES_OF_TLS = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+"""Keys of a database URL that name files."""
+
+
 class BadSettings(Exception):
     """A setting has a wrong value; the text says which and what would be right."""
 
@@ -262,6 +282,7 @@ def load() -> Settings:
         BadSettings: some value can't be used.
 
     """
+    _check_files()
     try:
         directory = os.environ.get(_CREDENTIALS)
         if directory and os.path.isdir(directory):
@@ -278,6 +299,28 @@ def load() -> Settings:
             shown = "" if name in _CONFIDENTIAL else f" (it is {problem['input']!r})"
             lines.append(f"{name}: {message}{shown}")
         raise BadSettings("\n".join(lines)) from None
+
+
+def _check_files() -> None:
+    """Look at the files that settings are read from, because the libraries that read them trust them."""
+    if _ENV_FILE.is_file() or _ENV_FILE.is_fifo():  # In many projects a directory has this name.
+        _check_file(_ENV_FILE)
+    if directory := os.environ.get(_CREDENTIALS):
+        names = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            for name in [entry.name for entry in entries if entry.name.upper() in names]:
+                _check_file(Path(directory, name))
+
+
+def _check_file(path: Path) -> None:
+    try:
+        regular_files.read(path, _SETTINGS_BYTES).decode()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadSettings(f"settings can't be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadSettings(f"settings can't be read: {path} is not UTF-8 at byte {error.start}") from error
 
 
 def storage_options(settings: Settings) -> StorageOptions:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
-from app import __version__
+from app import __version__, regular_files
 from app.cli import names
 from app.cli.mount_settings import API_KEY, BASE_URL, TOKEN, variables
 from app.client.api import authorization
@@ -190,8 +190,7 @@ def _is_this_host(host: str) -> bool:
 
 def _read(file: Path) -> str:
     try:
-        with file.open("rb") as opened:
-            return opened.read(_KEY_MAX_BYTES).decode("ascii", "replace").strip()
+        return regular_files.read(file, _KEY_MAX_BYTES).decode("ascii", "replace").strip()
     except FileNotFoundError:
         return ""
 

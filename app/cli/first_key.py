@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from app import regular_files
 from app.cli.operator import actor
 from app.keys.service import DEFAULT_WORKSPACE, Keys
 from app.settings import BadSettings
@@ -12,7 +13,7 @@ from app.storage.contents.whole_files import write_whole
 from app.storage.rows.database import Database
 
 _NAME = "first start"
-_LONGEST = 1_024
+_LONGEST, _FILE_BYTES = 1_024, 65_536
 
 
 class State(Enum):
@@ -72,9 +73,14 @@ def read(file: Path) -> str:
 
     """
     try:
-        written = file.read_bytes()
+        written = regular_files.read(file, _FILE_BYTES)
     except FileNotFoundError:
         return ""
+    except OSError as error:
+        raise BadSettings(
+            f"the API key can't be read: {error}. Put the key's file back, or remove what is there and make a key "
+            "with 'memstore keys create'"
+        ) from error
     text = written.strip(b" \t\r\n\x00").decode("ascii", "replace")
     if len(text) > _LONGEST or any(not "!" <= character <= "~" for character in text):
         raise BadSettings(

@@ -1,10 +1,12 @@
 """The settings of a mount: a client's, apart from the server's and read without what that needs."""
 
+import io
 import os
 from pathlib import Path
 
 from dotenv import dotenv_values
 
+from app import regular_files
 from app.mount.daemon.account import Credentials
 from app.mount.sync.errors import MountError
 
@@ -13,15 +15,28 @@ SECRETS = (API_KEY, TOKEN)
 VARIABLES = (BASE_URL, *SECRETS, "MEMSTORE_RUN_DIR", "MEMSTORE_STATE_DIR", "MEMSTORE_CACHE_DIR")
 """All of them; docs/mount.md says what each does."""
 ENV_FILE = Path(".env")
+_MAX_BYTES = 1_048_576
 
 
 def variables(*more: str) -> dict[str, str]:
     """The environment, over what `.env` in the working directory says of these variables, and of `more`."""
+    written = of_file()
+    return {**{name: written[name] or "" for name in (*VARIABLES, *more) if name in written}, **os.environ}
+
+
+def of_file() -> dict[str, str | None]:
+    """What `.env` in the working directory says; nothing if there is none, or a directory.
+
+    Raises:
+        MountError: it can't be read.
+
+    """
     try:
-        written = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
+        if not (ENV_FILE.is_file() or ENV_FILE.is_fifo()):
+            return {}
+        return dotenv_values(stream=io.StringIO(regular_files.read(ENV_FILE, _MAX_BYTES).decode()))
     except (OSError, UnicodeDecodeError) as error:
         raise MountError(f"{ENV_FILE.resolve()} can't be read: {error}") from error
-    return {**{name: written[name] or "" for name in (*VARIABLES, *more) if name in written}, **os.environ}
 
 
 def credentials() -> Credentials:
@@ -50,5 +65,5 @@ def credentials() -> Credentials:
 
 def secrets_in_reach() -> list[str]:
     """The secrets in the `.env` of the working directory, where a command that is started there can read them."""
-    written = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
+    written = of_file()
     return [name for name in SECRETS if written.get(name)]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
 
+from app import regular_files
 from app.settings import BadSettings, Settings
 
 _log = logging.getLogger(__name__)
@@ -195,6 +196,9 @@ def _database_files(settings: Settings) -> list[Path]:
 def _refuse_a_file_of_others(file: Path) -> None:
     try:
         owners = {file.lstat().st_uid, file.stat().st_uid}
+        regular_files.require(file)
+    except regular_files.NotRegular as error:
+        raise BadSettings(f"MEMSTORE_DATABASE_URL: {error}") from error
     except OSError:
         return  # It is not there; whatever else is wrong, opening it says.
     for owner in owners:

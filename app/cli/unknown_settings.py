@@ -3,8 +3,6 @@
 import difflib
 import os
 
-from dotenv import dotenv_values
-
 from app.cli import mount_settings, terminal
 from app.settings import PREFIX, Settings
 
@@ -16,8 +14,7 @@ _TESTS = f"{PREFIX}TEST_"
 def unknown_settings() -> list[str]:
     """A sentence for each `MEMSTORE_*` name of the environment or of `.env` that nothing reads."""
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields] + list(_ELSEWHERE)
-    file = mount_settings.ENV_FILE
-    given = {*os.environ, *(dotenv_values(file) if file.is_file() else ())}
+    given = {*os.environ, *mount_settings.of_file()}
     sentences = []
     for name in sorted(given):
         # pydantic-settings reads names in any case.

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 _SELECT_REVISION = "SELECT version_num FROM alembic_version"
 _REVISION = Statement(_SELECT_REVISION)
+_OF_THE_FILE = {
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB,
+}  # fmt: skip
+"""What SQLite says of a file that a person has to look at, and not of a statement of ours."""
 
 
 class SchemaOutOfDate(Exception):
@@ -46,6 +51,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 
     Raises:
         SchemaOutOfDate: the database has a revision that this program does not know.
+        DatabaseRefused: the server refuses, or SQLite's file can't be used.
     """
     if not is_postgres(database_url) and (url := make_url(database_url)).database:
         # Alembic takes longer to import than most commands take to run, and there is seldom something to do.
@@ -65,6 +71,8 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     except DBAPIError as error:
         cause = cause_of(error)
         if cause is None:
+            if isinstance(error.orig, sqlite3.Error) and error.orig.sqlite_errorcode & 0xFF in _OF_THE_FILE:
+                raise DatabaseRefused(f"{make_url(database_url).database} can't be used: {error.orig}") from error
             raise
         raise DatabaseRefused(f"the database can't be migrated: {sentence(cause)}") from error
     except CommandError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from app import regular_files
 from app.storage.contents.objects.anywhere import ThreadedObjects
 from app.storage.contents.whole_files import write_whole
 
@@ -111,7 +112,7 @@ class DurableLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
         """Read a file; a whole one without fsspec's file object."""
         if start is None and end is None:
             try:
-                return Path(path).read_bytes()
+                return regular_files.read(path)
             except FileNotFoundError:
                 self._require_root()
                 raise
@@ -129,4 +130,4 @@ class DiskObjects(ThreadedObjects):
         # What is there is empty, unless another process is faster.
         with contextlib.suppress(FileExistsError):
             place = Path(path)
-            write_whole(place, content, replace=place.exists() and not place.read_bytes().strip(b" \t\r\n\x00"))
+            write_whole(place, content, replace=place.exists() and not regular_files.read(place).strip(b" \t\r\n\x00"))
