@@ -80,7 +80,11 @@ class Stat:
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def same_file(self, other: "Stat") -> bool:
-        """Whether both are one file with one content, perhaps under another name: a rename changes the ctime."""
+        """Whether both are one file with one content, perhaps under another name: a rename changes the ctime.
+
+        A birth time would add little: a freed inode that is taken for the old file needs its size, and its time of
+        change to the nanosecond, which only a copy of it with its times has; and not every file system has one.
+        """
         return (self.inode, self.size, self.mtime_ns) == (other.inode, other.size, other.mtime_ns)
 
     def to_be_read_again(self) -> "Stat":
