@@ -1,8 +1,8 @@
 """A process of its own that opens a store, so that the operating system can tell how much memory that took.
 
-`python -m tests.mount.measured URL DIRECTORY` looks up a session, opens a store as a mount does, and writes as JSON
-what became of both, and by how many bytes the process grew at most: the kernel's VmHWM, above what it was when
-everything was imported.
+`python -m tests.mount.measured DIRECTORY URL…` looks up a session at each server, opens a store as a mount does, and
+writes as JSON for each what became of both, and by how many bytes the process had grown at most until then: the
+kernel's VmHWM, above what it was when everything was imported.
 """
 
 import json
@@ -46,7 +46,10 @@ def _store(url: str, directory: Path) -> str:
 
 
 if __name__ == "__main__":
-    _, url, directory = sys.argv
+    _, directory, *urls = sys.argv
     before = peak_bytes()
-    outcome = {"session": _session(url), "store": _store(url, Path(directory))}
-    sys.stdout.write(json.dumps({**outcome, "grown": peak_bytes() - before}))
+    found = []
+    for url in urls:
+        outcome = {"session": _session(url), "store": _store(url, Path(directory) / url.rpartition(":")[2])}
+        found.append({**outcome, "grown": peak_bytes() - before})
+    sys.stdout.write(json.dumps(found))

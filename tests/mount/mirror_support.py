@@ -209,7 +209,7 @@ def files_below(root: Path) -> dict[str, str]:
             file = Path(directory, name)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 if not file.is_symlink() and file.is_file():
-                    found[f"/{file.relative_to(root)}"] = file.read_text()
+                    found[f"/{file.relative_to(root)}"] = file.read_text(errors="replace")
     return dict(sorted(found.items()))
 
 

@@ -25,6 +25,7 @@ from tests.mount.fuse_mounts import missing_for_fuse
 from tests.mount.hosts import Host, Sessions, host_of
 from tests.mount.model.reference import failure
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 SECONDS = 30.0
 
