@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,23 +18,10 @@ from app.mount.sync.errors import Erased, MountError
 from tests.faults.proxy import Proxy
 from tests.mount.engines import Mounted, Remote, mounted
 from tests.mount.test_engine_erasure import traces
-from tests.support.backends import SQLITE_DISK, Backend, Services
 from tests.support.servers import Server
 from tests.support.waiting import WAIT_SECONDS, until
 
 PATH = "/people/person.md"
-
-
-@pytest.fixture
-def server(services: Services, server_of: Callable[[Backend], Server]) -> Server:
-    """On one back end: a mount sees none of them."""
-    return server_of(Backend(SQLITE_DISK, services))
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[anthropic.Anthropic]:
-    with server.client(max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture
