@@ -1,7 +1,7 @@
 """Names in another spelling: a file of a decomposed name (NFD, as other systems write them) is the memory's own.
 
 A memory's name is composed (NFC), and a FUSE mount finds it in any spelling. In a directory the two spellings are two
-names. So that one memory has one file, a file of another spelling gets the composed name, whoever still writes to it;
+names. So that one memory has one file, a file of another spelling gets the composed name, open or not;
 where a file has that name already, its text is an edit of that file, as a write by the other name is in a FUSE mount.
 """
 

@@ -1,4 +1,4 @@
-"""Who may save while a directory is renamed."""
+"""Keeps saving and the renaming of directories apart."""
 
 import threading
 from collections.abc import Iterator
