@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import terminal
+from app.cli import erasure_page, terminal
 from app.cli.names import STORE, STORE_HELP, is_whole_id
 from app.cli.operator import actor, of_store
 from app.cli.running import with_storage
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 
 _UNREADABLE = 2
+_INTERRUPTED = 130
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -96,7 +97,18 @@ def forget(
             _note(f"{plan.unreadable} contents could not be read, and so not be searched; see 'memstore fsck'")
         return await report(storage.database, await erasures.run(await erasures.begin(plan), _note))
 
-    made = with_storage(work)
+    try:
+        made = with_storage(work)
+    except KeyboardInterrupt:
+        if not (yes or resume):
+            raise
+        target = "" if report_file is None else f" --report {report_file}"
+        terminal.echo(err=True)  # The terminal has written ^C.
+        terminal.fail(
+            "interrupted; if the erasure had begun, a part of what was selected is gone: finish it with "
+            f"'memstore forget --resume{target}'"
+        )
+        raise typer.Exit(_INTERRUPTED) from None
     if made is not None:
         _hand_over(made, report_file, as_json=as_json)
 
@@ -136,14 +148,24 @@ def verify_report(
 @app.command(name="report")
 def show_report(
     erasure_id: Annotated[str | None, typer.Argument(help="An erasure's ID; the last one without.")] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="FORMAT", help="json, which is signed; md or html: a page to read and file."),
+    ] = "json",
 ) -> None:
-    """Print the signed report of an erasure again."""
+    """Print the signed report of an erasure again, or a page about it for people."""
+    if form not in erasure_page.FORMATS:
+        raise typer.BadParameter(f"must be one of {', '.join(erasure_page.FORMATS)}", param_hint="--format")
 
-    async def work(storage: Storage) -> None:
+    async def work(storage: Storage) -> Mapping[str, Any]:
         row = await Erasures(storage, actor()).find(erasure_id)
-        terminal.echo_json(await report(storage.database, row), indent=2)
+        return await report(storage.database, row)
 
-    with_storage(work)
+    found = with_storage(work)
+    if form == "json":
+        terminal.echo_json(found, indent=2)
+    else:
+        terminal.echo((erasure_page.markdown if form == "md" else erasure_page.html)(found), nl=False)
 
 
 def _hand_over(made: Mapping[str, Any], report_file: Path | None, *, as_json: bool) -> None:

@@ -38,15 +38,30 @@ _STDIO = "-"
 
 
 def export(
-    store: Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)],
+    store: Annotated[str, typer.Argument(metavar="[STORE]", help=f"{STORE_HELP} Or name a person by --where.")] = "",
     output: Annotated[
         str, typer.Option(help="File (.tar, .tar.gz, .tgz, .tar.zst, .zip), directory, or - for a tar on stdout.")
     ] = "",
     history: Annotated[bool, typer.Option("--history", help="Every version, not only what is there now.")] = False,
     git: Annotated[str, typer.Option(metavar="DIR", help="A new Git repository instead, a commit per version.")] = "",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Every store with this pair in its metadata, all versions, and an index. Repeatable: all pairs.",
+        ),
+    ] = None,
+    workspace: Annotated[str, typer.Option(metavar="NAME", help="With --where: only in this workspace.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Copy a store, as it is at one moment, into an archive, a directory or a Git repository."""
+    """Copy a store, as it is at one moment, into an archive, a directory or a Git repository; or all of a person's."""
+    if bool(store) == bool(where):
+        raise typer.BadParameter("name one of STORE and --where")
+    if where:
+        _export_person(where, workspace, output, is_other=bool(git) or history, as_json=as_json)
+        return
+    if workspace:
+        raise typer.BadParameter("goes with --where", param_hint="--workspace")
     if bool(output) == bool(git):
         raise typer.BadParameter("name one of --output and --git", param_hint="--output")
     archive_format: ArchiveFormat | None = "tar" if output == _STDIO else format_of(output)
@@ -80,6 +95,27 @@ def export(
         terminal.echo(f"memstore: {path!r} {terminal.field(why)}: it is not in the export", err=True)
     for path in result.renamed:
         terminal.echo(f"memstore: {path!r} is no name for this file system; it is in contents/", err=True)
+
+
+def _export_person(where: list[str], workspace: str, output: str, *, is_other: bool, as_json: bool) -> None:
+    from app.cli import person_export
+    from app.erasure.selection import parse_where
+
+    if is_other or output in ("", _STDIO):
+        raise typer.BadParameter(
+            "goes with --output FILE or DIRECTORY alone; all versions are in it", param_hint="--where"
+        )
+    pairs = parse_where(where)
+    done = with_storage(lambda storage: person_export.export(storage, pairs, workspace or None, Path(output)))
+    if as_json:
+        terminal.echo_json(asdict(done))
+    else:
+        counts = f"{done.memories:,} memories and {done.versions:,} versions of {len(done.stores):,} stores"
+        terminal.echo(f"{counts} are in {output}; open {person_export.INDEX} in it")
+    for path in done.left_out:
+        terminal.echo(
+            f"memstore: {path!r} was erased while the export was under way: it is not in the export", err=True
+        )
 
 
 def _summary(result: Exported, place: str) -> str:
