@@ -14,6 +14,7 @@ Redacted versions stay in their place, with nulls. They never were the last word
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest
 from app.feed import queries
 from app.feed.pages import ChangePage, page_of
+from app.feed.readers import FeedReaders
 from app.feed.wakeups import Encode, Wakeups
 from app.storage.storage import Storage
 from app.stores.service import not_found as store_not_found
@@ -69,11 +71,13 @@ class Feed:
         self._database = storage.database
         self._encode = encode
         self._wakeups = Wakeups(storage.database, encode)
+        self.readers = FeedReaders(storage.database)
         storage.database.on_commit = self._wakeups.wake
 
     async def close(self) -> None:
         """End every stream."""
         await self._wakeups.close()
+        await self.readers.close()
 
     async def page(self, caller: Caller, store_id: str, after: int, limit: int) -> ChangePage:
         """At most `limit` changes after the number `after`."""
@@ -82,8 +86,10 @@ class Feed:
             {"store_id": store_id, "workspace_id": caller.workspace_id, "seq": after, "limit": limit + 1},
         )
         if not rows:
+            self.readers.note_end(caller, store_id)
             raise store_not_found(store_id)
         _refuse_future(after, rows[0]["last_seq"])
+        self.readers.note(caller, store_id, after)
         return await page_of(self._database, rows, after, limit)
 
     async def follow(self, caller: Caller, store_id: str, after: int) -> AsyncGenerator[Item, None]:
@@ -96,16 +102,36 @@ class Feed:
             queries.LAST_SEQ, {"store_id": store_id, "workspace_id": caller.workspace_id}
         )
         if row is None:
+            self.readers.note_end(caller, store_id)
             raise store_not_found(store_id)
         _refuse_future(after, row["last_seq"])
-        return self._stream(store_id, after)
+        self.readers.note(caller, store_id, after)
+        return self._noting(caller, store_id, after, self._stream(store_id, after))
 
-    async def _stream(self, store_id: str, after: int) -> AsyncGenerator[Item, None]:
+    async def _noting(
+        self, caller: Caller, store_id: str, after: int, stream: AsyncGenerator[tuple[Item, int], None]
+    ) -> AsyncGenerator[Item, None]:
+        """The stream. What was taken counts as seen once the next thing is taken, if only a heartbeat."""
+        taken, gap = after, 0
+        async with contextlib.aclosing(stream):
+            async for item, position in stream:
+                if taken > after and self.readers.seen(caller, store_id) >= gap:
+                    self.readers.note(caller, store_id, taken)
+                yield item
+                taken = position
+                if isinstance(item, Truncated):
+                    # Only a snapshot tells the reader what became of everything up to there.
+                    gap = item.last_seq
+                elif isinstance(item, Gone):
+                    self.readers.note_end(caller, store_id)
+
+    async def _stream(self, store_id: str, after: int) -> AsyncGenerator[tuple[Item, int], None]:
+        """Each item with the number of the last change that it reaches to."""
         with self._wakeups.watch(store_id) as (channel, woken):
             while not channel.lost:
                 woken.clear()
                 if channel.gone:
-                    yield Gone()
+                    yield Gone(), after
                     return
                 frames = channel.after(after)
                 if frames is None:
@@ -114,27 +140,30 @@ class Feed:
                         queries.NEWER, {"store_id": store_id, "seq": after, "limit": _PIECE + 1}
                     )
                     if not rows:
-                        yield Gone()
+                        yield Gone(), after
                         return
                     page = await page_of(self._database, rows, after, _PIECE)
                     if page.next_after <= after:
                         return  # The database was put back to an older state; a new request is told so.
                     if first := page.first(after):
-                        yield Changes([self._encode(row, row["id"] in page.erased) for row in first])
+                        yield (
+                            Changes([self._encode(row, row["id"] in page.erased) for row in first]),
+                            after + len(first),
+                        )
                     after = page.next_after
                     if page.truncated:
                         after = page.last_seq
-                        yield Truncated(page.last_seq)
+                        yield Truncated(page.last_seq), after
                 elif frames:
                     piece = frames[:_PIECE]
                     after += len(piece)
-                    yield Changes(piece)
+                    yield Changes(piece), after
                 else:
                     try:
                         async with asyncio.timeout(_HEARTBEAT_SECONDS):
                             await woken.wait()
                     except TimeoutError:
-                        yield Quiet()
+                        yield Quiet(), after
 
 
 def _refuse_future(after: int, last_seq: int) -> None:

@@ -10,11 +10,13 @@ null: the feed tells what became of it. Whether it is so is asked again for ever
 sent, so that nothing goes out that was erased before.
 """
 
+import contextlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 
 from app.contract.actors import Caller
 from app.feed import queries
+from app.feed.readers import FeedReaders
 from app.memories.service import Found
 from app.storage.contents.reading import with_fresh_rows
 from app.storage.rows.database import Row
@@ -39,8 +41,10 @@ class Snapshot:
 class Snapshots:
     """Snapshots of the stores of a caller's workspace."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, readers: FeedReaders | None = None) -> None:
+        """readers: to be told who has taken one; None for snapshots that nobody follows."""
         self._storage = storage
+        self._readers = readers
 
     async def take(self, caller: Caller, store_id: str, *, with_content: bool) -> Snapshot:
         """The store as it is now.
@@ -53,10 +57,14 @@ class Snapshots:
             queries.SNAPSHOT, {"store_id": store_id, "workspace_id": caller.workspace_id}
         )
         if not rows:
+            if self._readers is not None:
+                self._readers.note_end(caller, store_id)
             raise store_not_found(store_id)
         store = rows[0]
         memories = rows if store["id"] is not None else []
         pieces = self._pieces(memories, with_content=with_content)
+        if self._readers is not None:
+            pieces = _noting(self._readers, caller, store_id, store["last_seq"], pieces)
         return Snapshot(store["last_seq"], len(memories), store["store_archived_at"], pieces)
 
     async def _pieces(self, rows: Sequence[Row], *, with_content: bool) -> AsyncGenerator[Sequence[Found], None]:
@@ -78,6 +86,17 @@ class Snapshots:
             return [Found(row, contents.get(row["version_id"])) for row in rows]
 
         return await with_fresh_rows(self._storage.contents, read)
+
+
+async def _noting(
+    readers: FeedReaders, caller: Caller, store_id: str, seq: int, pieces: AsyncGenerator[Sequence[Found], None]
+) -> AsyncGenerator[Sequence[Found], None]:
+    """The pieces; the caller begins to read with the first, and has seen everything once the last was taken."""
+    readers.note(caller, store_id, 0)
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            yield piece
+    readers.note(caller, store_id, seq)
 
 
 def _divided(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

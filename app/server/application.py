@@ -90,6 +90,7 @@ _CORS_SECONDS = 7_200
 
 def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
     limits = Limits(settings.max_memories_per_store, settings.max_store_bytes)
+    feed = Feed(storage, change_event)
     return {
         Stores: Stores(storage, max_stores=settings.max_stores),
         Holds: Holds(storage),
@@ -101,8 +102,8 @@ def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
         AsOf: AsOf(storage),
         Rollback: Rollback(storage, limits),
         Blame: Blame(storage),
-        Feed: Feed(storage, change_event),
-        Snapshots: Snapshots(storage),
+        Feed: feed,
+        Snapshots: Snapshots(storage, feed.readers),
         Agents: Agents(storage),
         Environments: Environments(storage),
         Sessions: Sessions(storage, Agents(storage), Environments(storage)),

@@ -16,6 +16,7 @@ from app.storage.contents.collector import Collector
 from app.storage.contents.mover import Mover
 from app.storage.metrics import STAGED, STAGED_AGE, SWEEP_SECONDS, SWEEPS, SWEPT_AT
 from app.storage.rows.database import Database
+from app.storage.rows.feed_readers import forget_old_readers
 from app.storage.rows.leases import Lease
 from app.storage.rows.statements import Statement
 from app.storage.upkeep.deleted_stores import Purger
@@ -113,6 +114,7 @@ class Sweeper:
                 orphans_condemned=await self._orphans.condemn_all(),
                 blobs_removed=await self._collector.collect(),
             )
+            await forget_old_readers(self._database)
         except Exception:
             SWEEPS.labels("failed").inc()
             raise
