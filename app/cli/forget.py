@@ -49,7 +49,8 @@ def forget(
     contains: Annotated[
         str | None,
         typer.Option(
-            help="Only the memories with this text, in any spelling, in a path or content, of any version.",
+            help="What has this text, in any spelling: memories, in a path or content of any version; stores, in name, "
+            "description or metadata; titles and names around them.",
             metavar="TEXT",
         ),
     ] = None,
@@ -64,7 +65,8 @@ def forget(
     """Erase stores or memories wherever they are kept, and prove it.
 
     With --store or --where alone, whole stores go. With --path-prefix or --contains, those memories go with all their
-    versions, in these stores or in every store. Without --yes nothing changes.
+    versions, in these stores or in every store; a store whose own name, description or metadata has the text of
+    --contains goes whole. Without --yes nothing changes.
     """
     if context.invoked_subcommand is not None:
         return
@@ -91,6 +93,8 @@ def forget(
         if not yes:
             _show(plan, as_json=as_json)
             return None
+        for line in _kept(plan):
+            _note(line)
         if plan.is_empty:
             raise InvalidRequest("nothing matches, so nothing was erased")
         if plan.unreadable:
@@ -224,16 +228,18 @@ def _show(plan: Plan, *, as_json: bool) -> None:
         terminal.echo_json(_planned(plan), indent=2)
         return
     if plan.is_empty:
+        for line in _kept(plan):
+            terminal.echo(terminal.field(line))
         terminal.echo("Nothing matches; nothing would be erased.")
         return
     if plan.stores:
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (one.id, "(deleted before)" if one.name is None else one.name, one.memories, one.versions, one.sessions,
-             "yes" if one.held_at else "")
+             "yes" if one.held_at else "", *((", ".join(one.found_in),) if one.found_in else ()))
             for one in plan.stores
         ]  # fmt: skip
         heads = ("store", "name", "memories", "versions", "sessions", "held")
-        terminal.echo(_table(heads, rows))
+        terminal.echo(_table((*heads, "found in") if plan.stores[0].found_in else heads, rows))
     if plan.memories:
         rows_of_memories = [
             (one.id, one.path, "live" if one.live else "deleted", one.versions, one.bytes, one.store_id)
@@ -243,14 +249,27 @@ def _show(plan: Plan, *, as_json: bool) -> None:
     for hit in plan.hits:
         mark = terminal.field(f"{hit.before}[{hit.text}]{hit.after}")
         terminal.echo(f"{hit.store_id}  {terminal.field(hit.path)}  {hit.place}: …{mark}…")
+    if texts := [(one["kind"], one["id"], ", ".join(one["fields"])) for one in plan.changed_texts]:
+        terminal.echo(_table(("texts of", "id", "fields"), texts))
+    for line in _kept(plan):
+        terminal.echo(terminal.field(line))
     if plan.unreadable:
         terminal.echo(f"{plan.unreadable} contents could not be read, and so not be searched; see 'memstore fsck'.")
     held = sorted({one.id for one in plan.stores if one.held_at} | {k for k, v in plan.touched.items() if v["held_at"]})
     if held:
         terminal.echo(f"Under legal hold, so nothing could be erased: {', '.join(held)}.")
     whole, parts = len(plan.stores), len(plan.memories)
-    what = f"{_stores(whole)}, whole" if whole else f"{_memories(parts)} with all versions"
-    terminal.echo(f"Would be erased: {what}. Nothing has changed; add --yes to do it.")
+    what = [f"{_stores(whole)}, whole"] if whole else []
+    what += [f"{_memories(parts)} with all versions"] if parts else []
+    what += [f"texts of {len(texts):,} other record{'' if len(texts) == 1 else 's'}"] if texts else []
+    terminal.echo(f"Would be erased: {'; '.join(what)}. Nothing has changed; add --yes to do it.")
+
+
+def _kept(plan: Plan) -> list[str]:
+    """What holds the text and stays."""
+    return [
+        f"Stays, since it is in use: {one['kind']} {one['id']}: {', '.join(one['kept'])}" for one in plan.kept_texts
+    ]
 
 
 def _stores(number: int) -> str:
@@ -262,10 +281,11 @@ def _memories(number: int) -> str:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    versions = counts["versions"]
+    versions, texts = counts["versions"], counts.get("texts", 0)
+    others = f", texts of {texts:,} other record{'' if texts == 1 else 's'}" if texts else ""
     return (
         f"{_stores(counts['stores'])}, {_memories(counts['memories'])}, "
-        f"{versions:,} version{'' if versions == 1 else 's'}"
+        f"{versions:,} version{'' if versions == 1 else 's'}{others}"
     )
 
 
@@ -289,6 +309,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
             {
                 "id": one.id, "workspace_id": one.workspace_id, "name": one.name, "memories": one.memories,
                 "versions": one.versions, "sessions": one.sessions, "held_at": clock.rfc3339_or_none(one.held_at),
+                "found_in": list(one.found_in),
             }
             for one in plan.stores
         ],
@@ -306,6 +327,8 @@ def _planned(plan: Plan) -> dict[str, Any]:
             }
             for hit in plan.hits
         ],
+        "texts": plan.changed_texts,
+        "kept_texts": plan.kept_texts,
         "held": sorted(
             {one.id for one in plan.stores if one.held_at} | {k for k, v in plan.touched.items() if v["held_at"]}
         ),
@@ -319,9 +342,25 @@ def _summary(made: Mapping[str, Any]) -> list[str]:
     for place in made["places"]:
         lines.append(f"  {place['place']}: {'done' if place['complete'] else 'not everything was reached'}")
         lines += [f"    {why}" for why in place["not_reached"]]
+    lines += _readers(made["feed_readers"]["not_passed"])
     lines.append("Out of reach:")
     lines += [f"  {what}" for what in made["out_of_reach"]]
     return lines
+
+
+def _readers(counts: Mapping[str, int]) -> list[str]:
+    tokens, keys, ended = (counts[name] for name in ("session_tokens", "api_keys", "ended"))
+    if not tokens + keys + ended:
+        return ["Every reader of the last 30 days has heard of it."]
+    return [
+        f"May still hold a copy, of the readers of the last 30 days: {tokens:,} session token{_s(tokens)} and "
+        f"{keys:,} API key{_s(keys)} that have not heard of it yet, and {ended:,} that ended before they could "
+        "('memstore forget report' counts again)"
+    ]
+
+
+def _s(number: int) -> str:
+    return "" if number == 1 else "s"
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

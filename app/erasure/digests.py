@@ -8,9 +8,11 @@ STORE = "store"
 MEMORY = "memory"
 VERSION = "version"
 WITHIN = "within"
-"""The kinds: a store that was erased whole, a memory, a version, a store that lost memories and stayed."""
+TEXT = "text"
+"""The kinds: a store that was erased whole, a memory, a version, a store that lost memories and stayed, and a session,
+an agent, an environment, a key or a store that lost texts around the memories."""
 
-KINDS = (STORE, MEMORY, VERSION, WITHIN)
+KINDS = (STORE, MEMORY, VERSION, WITHIN, TEXT)
 
 SALT_BYTES = 32
 

@@ -1,4 +1,4 @@
-"""Looking for a text in everything that the service stores, whatever it is for: every text column, every object.
+"""Looking for a text in everything that the service stores: every column that can hold one, every object.
 
 The search is that of a selection (`app.erasure.folding`): what one finds, the other does.
 """
@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Column, Integer, LargeBinary, String, Table
 from sqlalchemy.types import TypeEngine
 
+from app.erasure.columns import NO_TEXT, is_in_column
 from app.erasure.folding import Folded
 from app.erasure.job import Finding
 from app.storage.contents.blobs import iterate
@@ -51,7 +52,9 @@ async def find(storage: Storage, text: str) -> AsyncIterator[Finding]:
 
 async def _in_table(storage: Storage, table: Table, text: Folded) -> AsyncIterator[Finding]:
     keys = [column.name for column in table.primary_key.columns]
-    searched = [column.name for column in table.columns if _may_hold_text(column)]
+    searched = [column.name for column in table.columns if _may_hold_text(table, column)]
+    if not searched:
+        return
     numbers = dict.fromkeys(searched, 0)
     statement = _page(table, tuple(sorted({*keys, *searched})))
     after = {column.name: _LOWEST[column.type.python_type] for column in table.primary_key.columns}
@@ -60,16 +63,15 @@ async def _in_table(storage: Storage, table: Table, text: Folded) -> AsyncIterat
         for row in rows:
             for name in searched:
                 value = row[name]
-                if value is not None and (text.is_in(value) if isinstance(value, str) else text.is_in_bytes(value)):
+                if value is not None and is_in_column(f"{table.name}.{name}", value, text):
                     numbers[name] += 1
     for name, number in numbers.items():
         if number:
             yield Finding("database", f"{table.name}.{name}: {number} rows")
 
 
-def _may_hold_text(column: Column[object]) -> bool:
-    # Bytes that are no content are digests, salts and keys.
-    return isinstance(column.type, String) or (isinstance(column.type, LargeBinary) and column.name == "content")
+def _may_hold_text(table: Table, column: Column[object]) -> bool:
+    return isinstance(column.type, String | LargeBinary) and f"{table.name}.{column.name}" not in NO_TEXT
 
 
 @lru_cache

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.contract.actors import Actor
 from app.erasure.digests import digest
@@ -30,6 +31,8 @@ class Job:
     """When the last row was erased, on the monotonic clock."""
     kept_elsewhere: list[str] = field(default_factory=list)
     """What the storage itself keeps where nothing reaches."""
+    progress: dict[str, Any] = field(default_factory=dict)
+    """What the record says of how far it is."""
 
 
 @dataclass(frozen=True, slots=True)

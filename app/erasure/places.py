@@ -13,9 +13,8 @@ from app.erasure.job import Finding, Job, Search
 from app.erasure.watch import FORGOTTEN_SECONDS, Answer, wait_until_forgotten
 from app.storage.rows.database import Transaction
 
-_TABLES = (
-    "memories", "memory_versions", "staged_contents", "condemned_contents", "memory_stores", "session_resources",
-)  # fmt: skip
+_DIGESTS_OF_CONTENTS = "condemned_contents"
+"""No text, but what is left of its rows tells whether a text that somebody guesses was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +24,15 @@ class Place:
     name: str
     erase: Callable[[Job], Awaitable[list[str]]]
     find: Callable[[Search], AsyncIterator[Finding]] | None
+    columns: tuple[str, ...] = ()
+    """The columns of the database that it is, as `table.column`."""
 
 
 async def _wait_for_caches(job: Job) -> list[str]:
     """Wait until every server has dropped what it had in memory (`app.erasure.watch`), if one runs."""
     database, mark = job.storage.database, clock.now()
-    progress = json.dumps({"rows_gone": mark})
+    job.progress["rows_gone"] = mark
+    progress = json.dumps(job.progress)
 
     async def work(transaction: Transaction) -> None:
         await transaction.execute(queries.SET_PROGRESS, {"erasure_id": job.id, "progress": progress})
@@ -47,24 +49,46 @@ async def _wait_for_caches(job: Job) -> list[str]:
     return []
 
 
+def _tables() -> list[str]:
+    """Those in which an erasure leaves bytes behind."""
+    return sorted({column.partition(".")[0] for place in PLACES for column in place.columns} | {_DIGESTS_OF_CONTENTS})
+
+
 async def _scrub(job: Job) -> list[str]:
     """Make the database remove the bytes of deleted rows."""
-    scrubbed, elsewhere = await job.storage.database.scrub(_TABLES)
+    scrubbed, elsewhere = await job.storage.database.scrub(_tables())
     job.kept_elsewhere += elsewhere
     return [f"{one.name}: {one.why_not}" for one in scrubbed if one.why_not is not None]
 
 
 PLACES: tuple[Place, ...] = (
-    Place("memories and versions", rows.erase_rows, rows.find_rows),
-    Place("session details", rows.erase_session_details, rows.find_session_details),
-    Place("stores", rows.erase_stores, rows.find_stores),
-    Place("stage", rows.erase_stage, rows.find_staged),
+    Place(
+        "memories and versions", rows.erase_rows, rows.find_rows,
+        ("memories.path", "memory_versions.path"),
+    ),
+    Place(
+        "session details", rows.erase_session_details, rows.find_session_details,
+        tuple(f"session_resources.{name}" for name in ("instructions", "name", "description", "mount_path")),
+    ),
+    Place(
+        "stores", rows.erase_stores, rows.find_stores,
+        ("memory_stores.name", "memory_stores.description", "memory_stores.metadata"),
+    ),
+    Place(
+        "texts of sessions, agents, environments and keys", rows.name_kept_texts, None,
+        (
+            "sessions.title", "sessions.metadata", "sessions.agent", "agent_versions.definition", "environments.name",
+            "environments.description", "environments.config", "environments.metadata", "api_keys.name",
+            "memory_versions.actor_id", "memory_versions.redacted_by_id",
+        ),
+    ),
+    Place("stage", rows.erase_stage, rows.find_staged, ("staged_contents.content",)),
     Place("server caches", _wait_for_caches, None),
     # After the wait, since what a server was moving to the blob store when its row went is there by now.
     Place("blobs", objects.erase_blobs, objects.find_blobs),
     Place("object versions", objects.erase_object_versions, objects.find_object_versions),
     Place("database leftovers", _scrub, None),
-)
+)  # fmt: skip
 """In the order in which they are emptied."""
 
 OUT_OF_REACH: tuple[str, ...] = (
@@ -77,6 +101,6 @@ OUT_OF_REACH: tuple[str, ...] = (
     "host until somebody takes or discards them there ('memstore kept'), and what a killed one has left until it is "
     "removed (docs/mount.md)",
     "what 'memstore pull' has read and not finished, in pulls/ of the data directory",
-    "titles and metadata of sessions, agents and environments: they are not part of memory",
+    "names of accounts that ran commands, in the audit log; names of workspaces; reasons of legal holds",
 )
 """What no erasure of ours reaches; every report says so."""

@@ -9,11 +9,14 @@ import re
 import unicodedata
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.contract import ids
 from app.contract.errors import NotFound
 from app.erasure import queries
+from app.erasure.columns import is_in_column
 from app.erasure.folding import Folded, Occurrence
+from app.erasure.labels import LABELLED, PlannedText
 from app.erasure.selection import Selection
 from app.storage.rows.database import Row
 from app.storage.storage import Storage
@@ -43,7 +46,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStore:
-    """A store that goes whole. `name` is None where the store itself is gone, and only traces of it are left."""
+    """A store that goes whole. `name` is None where the store itself is gone, and only traces of it are left.
+
+    `found_in`: what of it has the text that was looked for; nothing where it was chosen otherwise.
+    """
 
     id: str
     workspace_id: str | None
@@ -52,6 +58,7 @@ class PlannedStore:
     versions: int
     sessions: int
     held_at: int | None
+    found_in: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +84,32 @@ class Plan:
     hits: list[Hit] = field(default_factory=list)
     unreadable: int = 0
     """Versions whose content is nowhere: it could not be searched."""
+    text: str = ""
+    """What was looked for, if `texts` are to go."""
+    texts: list[PlannedText] = field(default_factory=list)
+    """The records around the memories that have it."""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would go."""
-        return not self.stores and not self.memories
+        return not (self.stores or self.memories or any(one.fields for one in self.texts))
+
+    @property
+    def changed_texts(self) -> list[dict[str, Any]]:
+        """What would lose the text: `kind`, `id` and the `fields`."""
+        return self._by_record("fields")
+
+    @property
+    def kept_texts(self) -> list[dict[str, Any]]:
+        """What holds the text and stays, since it is in use: `kind`, `id` and the fields, `kept`."""
+        return self._by_record("kept")
+
+    def _by_record(self, which: str) -> list[dict[str, Any]]:
+        found: dict[tuple[str, str], dict[str, None]] = {}
+        for one in self.texts:
+            if names := getattr(one, which):
+                found.setdefault((one.kind, one.id), {}).update(dict.fromkeys(names))
+        return [{"kind": kind, "id": identifier, which: list(names)} for (kind, identifier), names in found.items()]
 
     @property
     def store_ids(self) -> list[str]:
@@ -92,6 +120,7 @@ class Plan:
     def workspace_ids(self) -> list[str]:
         """The workspaces of these stores."""
         found = {store.workspace_id for store in self.stores} | {row["workspace_id"] for row in self.touched.values()}
+        found |= {one.workspace_id for one in self.texts if one.fields}
         return sorted(workspace_id for workspace_id in found if workspace_id is not None)
 
 
@@ -115,9 +144,17 @@ class Planner:
         rows = await self._rows(selection, workspace_id)
         plan = Plan()
         if selection.wants_memories:
+            wanted = Folded(selection.contains or "")
             for row in rows:
-                if row["deleted_at"] is None:
+                found_in = () if selection.path_prefix is not None else _labels_with(row, wanted)
+                if found_in:
+                    plan.stores.append(_store(row, found_in))
+                elif row["deleted_at"] is None:
                     await self._search(plan, selection, row)
+            if selection.contains is not None and selection.wants_everything:
+                plan.text = selection.contains
+                for labelled in LABELLED:
+                    plan.texts += [one async for one in labelled.find(self._database, wanted, workspace_id)]
             return plan
         plan.stores = [_store(row) for row in rows]
         known = {row["id"] for row in rows}
@@ -240,10 +277,15 @@ class Planner:
         return None if row is None else bytes(row["content"])
 
 
-def _store(row: Row) -> PlannedStore:
-    return PlannedStore(
-        row["id"], row["workspace_id"], row["name"], row["memories"], row["versions"], row["sessions"], row["held_at"]
-    )
+def _store(row: Row, found_in: tuple[str, ...] = ()) -> PlannedStore:
+    counts = (row["memories"], row["versions"], row["sessions"])
+    return PlannedStore(row["id"], row["workspace_id"], row["name"], *counts, row["held_at"], found_in)
+
+
+def _labels_with(row: Row, wanted: Folded) -> tuple[str, ...]:
+    """What of a store itself has the text."""
+    names = ("name", "description", "metadata")
+    return tuple(name for name in names if is_in_column(f"memory_stores.{name}", row[name], wanted))
 
 
 def _memory(row: Row, store_id: str, paths: dict[str, str]) -> PlannedMemory:

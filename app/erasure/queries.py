@@ -6,7 +6,7 @@ from app.storage.rows.statements import Statement
 
 STORES = Statement(
     """
-    SELECT s.id, s.workspace_id, s.name, s.metadata, s.held_at, s.deleted_at,
+    SELECT s.id, s.workspace_id, s.name, s.description, s.metadata, s.held_at, s.deleted_at,
            (SELECT count(*) FROM memories m WHERE m.store_id = s.id) AS memories,
            (SELECT count(*) FROM memory_versions v WHERE v.store_id = s.id) AS versions,
            (SELECT count(*) FROM session_resources r WHERE r.store_id = s.id) AS sessions
@@ -17,7 +17,7 @@ STORES = Statement(
 )
 STORES_BY_ID = Statement(
     """
-    SELECT s.id, s.workspace_id, s.name, s.metadata, s.held_at, s.deleted_at,
+    SELECT s.id, s.workspace_id, s.name, s.description, s.metadata, s.held_at, s.deleted_at,
            (SELECT count(*) FROM memories m WHERE m.store_id = s.id) AS memories,
            (SELECT count(*) FROM memory_versions v WHERE v.store_id = s.id) AS versions,
            (SELECT count(*) FROM session_resources r WHERE r.store_id = s.id) AS sessions
@@ -170,6 +170,13 @@ REFERENCED = Statement(
     SELECT DISTINCT content_sha256 FROM memory_versions WHERE store_id = :store_id AND content_sha256 IS NOT NULL
     """
 )
+LAST_OF = Statement(
+    """
+    SELECT coalesce(max(seq), 0) AS seq FROM memory_versions
+     WHERE store_id = :store_id AND memory_id IN_LIST(:memory_ids)
+    """
+)
+"""The deletion of those memories that was deleted last."""
 CONDEMNED = Statement("SELECT content_sha256 FROM condemned_contents WHERE store_id = :store_id")
 
 # The deployment's signing key

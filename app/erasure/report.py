@@ -1,6 +1,7 @@
 """The report of an erasure: what went, when, by whom, and what could not be reached; never content, paths or names.
 
-It is made from the erasure's record alone, so it can be made again, and is then the same.
+It is made from the erasure's record alone, so it can be made again, and is then the same, but for the count of those
+who may still hold a copy: that is as it is when the report is made.
 """
 
 import json
@@ -9,7 +10,7 @@ from typing import Any
 
 from app.contract import actors, clock
 from app.contract.errors import InvalidRequest
-from app.erasure import digests, queries, signing
+from app.erasure import digests, queries, readers, signing
 from app.erasure.folding import SPELLINGS
 from app.storage.rows.database import Database, Row
 
@@ -17,7 +18,11 @@ TYPE = "memstore_erasure_report"
 _VERSION = 1
 _NAMES = {
     digests.STORE: "stores", digests.MEMORY: "memories", digests.VERSION: "versions", digests.WITHIN: "stores_touched",
+    digests.TEXT: "texts",
 }  # fmt: skip
+
+_LATER = frozenset({"texts"})
+"""What reports of earlier releases do not have."""
 
 
 async def report(database: Database, erasure: Row) -> dict[str, Any]:
@@ -33,6 +38,7 @@ async def report(database: Database, erasure: Row) -> dict[str, Any]:
     for row in await database.fetch_all(queries.DIGESTS, {"erasure_id": erasure["id"]}):
         found[_NAMES[row["kind"]]].append(row["digest"])
     progress = json.loads(erasure["progress"])
+    needed = progress.get("readers", {})
     deployment = await signing.deployment(database)
     return deployment.sign(
         {
@@ -49,6 +55,10 @@ async def report(database: Database, erasure: Row) -> dict[str, Any]:
             "places": progress["places"],
             "same_text": list(SPELLINGS),
             "out_of_reach": progress["out_of_reach"],
+            "feed_readers": {
+                "not_passed": await readers.not_passed(database, bytes(erasure["salt"]), needed),
+                "counted_at": clock.rfc3339(clock.now()),
+            },
             "audit": progress["audit"],
             "public_key": deployment.public_key,
         }
@@ -66,7 +76,7 @@ def is_report(value: object) -> bool:
         bytes.fromhex(listed["salt"])
     except ValueError:
         return False
-    lists = [listed.get(name) for name in _NAMES.values()]
+    lists = [listed.get(name) for name in _NAMES.values() if name in listed or name not in _LATER]
     audit = value.get("audit")
     return (
         all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists)

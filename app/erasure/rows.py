@@ -5,9 +5,11 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
-from app.contract import clock, ids, slugs
+from app.contract import clock, ids
 from app.erasure import digests, queries
 from app.erasure.job import Finding, Job, Search
+from app.erasure.labels import neutral_mount_path
+from app.erasure.written import NEUTRAL_NAME
 from app.storage.contents.collector import condemn_unless_referenced
 from app.storage.rows.database import Database, Row, Transaction
 from app.storage.rows.erased import note_erased
@@ -19,13 +21,8 @@ from app.stores.holds import refuse_if_held
 _MEMORIES_AT_ONCE = 50
 _BATCH = 5_000
 
-NEUTRAL_NAME = "Erased memory store"
-"""What a session shows of a store that was erased; the mount path is made from the store's ID."""
-
-
-def neutral_mount_path(store_id: str) -> str:
-    """The mount path that a session keeps of an erased store."""
-    return slugs.mount_path(slugs.slug("", store_id))
+KEPT_TEXTS = "kept_texts"
+"""In the progress of an erasure: the records that hold the text and stay as they are."""
 
 
 async def insert_digests(
@@ -181,6 +178,17 @@ async def find_session_details(search: Search) -> AsyncIterator[Finding]:
         shown = (row["name"], row["description"], row["instructions"], row["mount_path"])
         if search.is_erased_store(store_id) and shown != (NEUTRAL_NAME, "", None, neutral_mount_path(store_id)):
             yield Finding("sessions", f"what a session keeps of {store_id}")
+
+
+# What stands around the memories
+
+
+async def name_kept_texts(job: Job) -> list[str]:
+    """Nothing is left to do: these texts went with the beginning. What holds the text and is in use is named."""
+    return [
+        f"{one['kind']} {one['id']} is in use and keeps the text: {', '.join(one['kept'])}; change it and erase again"
+        for one in job.progress.get(KEPT_TEXTS, ())
+    ]
 
 
 # The stage

@@ -12,7 +12,9 @@ from app.erasure.folding import Folded
 class Selection:
     """What to erase. Stores alone: these stores, whole. With a path or a text: the memories in them that match.
 
-    A memory is matched by any of its versions, and goes with all of them.
+    A memory is matched by any of its versions, and goes with all of them. A text, without a path, also chooses the
+    stores that have it in their name, description or metadata, whole; and, where no stores are named, what has it
+    around the memories (`app.erasure.labels`).
     """
 
     store_ids: Sequence[str] = ()
@@ -29,6 +31,11 @@ class Selection:
     def wants_memories(self) -> bool:
         """Whether memories are the subject, not whole stores."""
         return self.path_prefix is not None or self.contains is not None
+
+    @property
+    def wants_everything(self) -> bool:
+        """Whether nothing but a workspace confines it."""
+        return not self.store_ids and not self.where and self.path_prefix is None
 
     def check(self) -> "Selection":
         """The selection itself, if it selects anything at all.

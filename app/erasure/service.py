@@ -16,11 +16,12 @@ from app.audit import log as audit
 from app.contract import clock, ids
 from app.contract.actors import Actor, Caller
 from app.contract.errors import InvalidRequest, NotFound, UnderLegalHold
-from app.erasure import digests, queries
+from app.erasure import digests, queries, readers
+from app.erasure.folding import Folded
 from app.erasure.job import Job
 from app.erasure.places import OUT_OF_REACH, PLACES
 from app.erasure.plan import Plan
-from app.erasure.rows import insert_digests
+from app.erasure.rows import KEPT_TEXTS, insert_digests
 from app.storage.rows.database import Row, Transaction
 from app.storage.rows.leases import Lease
 from app.storage.storage import Storage
@@ -47,7 +48,7 @@ class Erasures:
         return await self._database.fetch_one(queries.UNFINISHED, {})
 
     async def begin(self, plan: Plan) -> str:
-        """Record what is to be erased; the erasure's ID. Nothing else is changed yet.
+        """Record what is to be erased; the erasure's ID. Only the texts around the memories go with it at once.
 
         Raises:
             UnderLegalHold: a store is under hold; all that are, are named.
@@ -58,6 +59,7 @@ class Erasures:
             raise InvalidRequest(unfinished_text(earlier))
         erasure_id, salt = ids.new(_TAG), digests.new_salt()
         workspaces = plan.workspace_ids
+        progress = {KEPT_TEXTS: plan.kept_texts} if plan.kept_texts else {}
         scope = workspaces[0] if len(workspaces) == 1 else None
         subjects = [(store.id, "") for store in plan.stores] + [(one.store_id, one.id) for one in plan.memories]
         entries = self._entries("erasure.started", erasure_id, plan)
@@ -70,7 +72,7 @@ class Erasures:
                 queries.INSERT,
                 {
                     "erasure_id": erasure_id, "workspace_id": scope, "actor_type": self._actor.type,
-                    "actor_id": self._actor.id, "now": now, "salt": salt, "progress": "{}",
+                    "actor_id": self._actor.id, "now": now, "salt": salt, "progress": json.dumps(progress),
                 },
             )  # fmt: skip
             await transaction.execute_many(
@@ -83,6 +85,11 @@ class Erasures:
             whole = [store.id for store in plan.stores]
             await insert_digests(transaction, erasure_id, salt, digests.STORE, whole)
             await insert_digests(transaction, erasure_id, salt, digests.WITHIN, plan.touched)
+            for one in plan.texts:
+                await one.labelled.erase(transaction, one, Folded(plan.text))
+            await insert_digests(
+                transaction, erasure_id, salt, digests.TEXT, (one.id for one in plan.texts if one.fields)
+            )
             await audit.append(transaction, *entries)
 
         try:
@@ -164,6 +171,7 @@ class Erasures:
             open_stores=[row["store_id"] for row in subjects if not row["memory_id"] and row["done_at"] is None],
             open_memories={store_id: sorted(found) for store_id, found in sorted(open_memories.items())},
             note=note,
+            progress=json.loads(erasure["progress"]),
         )
 
     async def _finish(self, erasure: Row, results: list[dict[str, Any]], elsewhere: list[str]) -> None:
@@ -173,6 +181,8 @@ class Erasures:
         entry = self._entry("erasure.finished", erasure, counts)
 
         async def work(transaction: Transaction) -> None:
+            subjects = await transaction.fetch_all(queries.SUBJECTS, asked)
+            needed = await readers.numbers(transaction, bytes(erasure["salt"]), subjects)
             await transaction.execute(queries.DELETE_SUBJECTS, asked)
             await audit.append(transaction, entry)
             head = await transaction.fetch_one(queries.AUDIT_HEAD, {})
@@ -180,6 +190,7 @@ class Erasures:
             progress = {
                 "places": results,
                 "out_of_reach": elsewhere,
+                "readers": needed,
                 "audit": {"seq": head["seq"], "sha256": bytes(head["sha256"]).hex()},
             }
             await transaction.execute(queries.FINISH, {**asked, "now": clock.now(), "progress": json.dumps(progress)})
@@ -196,6 +207,7 @@ class Erasures:
             detail = {
                 "stores": len(of_stores),
                 "memories": sum(1 for memory in plan.memories if memory.store_id in within),
+                "texts": len({one.id for one in plan.texts if one.fields and one.workspace_id == workspace_id}),
             }
             entry = audit.entry(Caller("", self._actor), action, subject=erasure_id, detail=detail)
             entries.append(replace(entry, workspace_id=workspace_id))

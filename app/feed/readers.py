@@ -1,4 +1,4 @@
-"""Who has read how far: noted in memory by every read of the feed, and written every few seconds.
+"""How far each reader has read: noted in memory by every read of the feed, and written every few seconds.
 
 A note costs a look-up in a dictionary. What was noted is lost if the process is killed before it is written: then a
 reader counts as further behind than it is, never as further ahead. A key that several programs share counts as far as

