@@ -47,7 +47,7 @@ class Model:
     def __init__(self, seed: int, loop: Loop) -> None:
         self.random = random.Random(seed)
         self.loop = loop
-        self.pool = PostgresPool(self.connect, SIZE, WAIT_SECONDS)
+        self.pool = PostgresPool(self.connect, SIZE, WAIT_SECONDS, lambda: seed % 2 == 1)
         self.attempts: list[asyncio.Future[Connection]] = []
         self.connections: list[Connection] = []
         self.users: dict[asyncio.Task[None], asyncio.Future[None]] = {}

@@ -14,7 +14,7 @@ from app.storage.rows.database import Reader, Row, Work, tell_nobody
 from app.storage.rows.leftovers import Scrubbed, kept_elsewhere, scrub_postgres
 from app.storage.rows.postgres_batches import GroupCommit
 from app.storage.rows.postgres_connect import Connector
-from app.storage.rows.postgres_errors import DatabaseRefused, is_transient, sentence
+from app.storage.rows.postgres_errors import FORGOTTEN, POOLER_FORGETS, DatabaseRefused, is_transient, sentence
 from app.storage.rows.postgres_pool import PoolClosed, PoolTimeout, PostgresPool
 from app.storage.rows.postgres_url import PostgresTarget
 from app.storage.rows.statements import Batch, Mutation, Parameters, Statement
@@ -161,7 +161,7 @@ class PostgresDatabase:
     def __init__(self, target: PostgresTarget, *, pool_size: int = 20) -> None:
         self._connect = Connector(target)
         self._gates = _StoreGates(_MUTATIONS_PER_STORE)
-        self._pool = PostgresPool(self._connect, pool_size, _ACQUIRE_SECONDS)
+        self._pool = PostgresPool(self._connect, pool_size, _ACQUIRE_SECONDS, lambda: self._connect.is_pooled)
         self.on_commit: Callable[[str], None] = tell_nobody
         self._commits: dict[Mutation, GroupCommit] = {}
 
@@ -174,7 +174,8 @@ class PostgresDatabase:
             raise Overloaded("the database takes no further connections; try again") from error
 
     async def require_writable(self) -> None:
-        async with self._connection() as connection:
+        # In a transaction, since that is what the service needs: some poolers grant none.
+        async with self._connection() as connection, connection.transaction():
             if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "on":
                 raise asyncpg.ReadOnlySQLTransactionError("the server is read-only")
 
@@ -201,6 +202,9 @@ class PostgresDatabase:
         except asyncpg.InsufficientPrivilegeError as error:
             DATABASE_FAILURES.labels("away").inc()
             raise DatabaseRefused("the database's role may not do what the service needs (42501)") from error
+        except FORGOTTEN as error:
+            DATABASE_FAILURES.labels("away").inc()
+            raise DatabaseRefused(f"the database can't be used: {POOLER_FORGETS}") from error
         except _NOT_THERE as error:
             DATABASE_FAILURES.labels("away").inc()
             raise Unavailable("the database does not answer or can't store; try again") from error

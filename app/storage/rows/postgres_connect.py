@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 import asyncpg
 
-from app.storage.rows.postgres_errors import OLDEST, DatabaseRefused
+from app.storage.rows.postgres_errors import OLDEST, DatabaseRefused, NoAnswer
 from app.storage.rows.postgres_url import PostgresTarget
 
 _COMMAND_SECONDS = 15.0
@@ -67,6 +67,11 @@ class Connector:
             for host in hosts:
                 try:
                     connection, server = await self._connect(host)
+                except asyncpg.ProtocolViolationError as error:
+                    # What pgbouncer says has no code of its own.
+                    is_full = "no more connections allowed" in str(error)
+                    failures.append(asyncpg.TooManyConnectionsError(str(error)) if is_full else error)
+                    continue
                 except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseRefused) as error:
                     failures.append(error)
                     continue
@@ -124,6 +129,9 @@ class Connector:
                 # Without a name: a pooler would keep it on a server that others use.
                 probe = await connection.prepare(_PROBE.format(pid=connection.get_server_pid()), name="")
                 server = await probe.fetchrow()
+        except TimeoutError as error:
+            connection.terminate()
+            raise NoAnswer from error
         except BaseException:
             connection.terminate()
             raise

@@ -15,6 +15,16 @@ class DatabaseRefused(Unavailable):
     """The database can't be used as it is, until an administrator changes something."""
 
 
+class NoAnswer(TimeoutError):
+    """Somebody took the connection, and did not answer on it."""
+
+
+FORGOTTEN = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
+"""A prepared statement is not where it was made: each transaction may reach another server."""
+POOLER_FORGETS = (
+    "a pooler in between does not keep prepared statements: set prepared_statements=off in MEMSTORE_DATABASE_URL"
+)
+
 _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidPasswordError, "correct the password in MEMSTORE_DATABASE_URL"),
     (asyncpg.InvalidAuthorizationSpecificationError, "see the role in MEMSTORE_DATABASE_URL, and pg_hba.conf"),
@@ -31,9 +41,15 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.QueryCanceledError, "raise the statement_timeout of this role"),
     (asyncpg.UndefinedObjectError, "see the names in MEMSTORE_DATABASE_URL"),
     (asyncpg.CantChangeRuntimeParamError, "leave it out of the options in MEMSTORE_DATABASE_URL"),
-    (asyncpg.ProtocolViolationError, "a pooler in between takes fewer parameters: leave them out of the URL"),
+    (asyncpg.ProtocolViolationError, "see the settings of the pooler in between"),
 )
-_ADMINISTRATORS = (asyncpg.PostgresConnectionError, *(kind for kind, _ in _ADVICE))
+_POOLERS_WORDS = (
+    ("startup parameter", "a pooler in between takes no such parameter: leave it out of MEMSTORE_DATABASE_URL"),
+    ("statement pooling", "set the pooler's pool_mode to transaction or session"),
+    ("does not exist", "see the names in MEMSTORE_DATABASE_URL and those that the pooler in between knows"),
+)
+"""What poolers say under codes that tell nothing, and what would help."""
+_ADMINISTRATORS = (asyncpg.PostgresConnectionError, *FORGOTTEN, *(kind for kind, _ in _ADVICE))
 _TRANSIENT = (
     TimeoutError,
     ConnectionError,
@@ -55,6 +71,8 @@ def is_transient(error: BaseException | None) -> bool:
         return False
     if isinstance(error, socket.gaierror):
         return error.errno == socket.EAI_AGAIN
+    if "statement pooling" in str(error):
+        return False
     return isinstance(error, _TRANSIENT)
 
 
@@ -69,10 +87,21 @@ def sentence(error: BaseException) -> str:
         return f"the server speaks no TLS ({text}); turn it on there, or set sslmode=prefer"
     if isinstance(error, socket.gaierror):
         return f"its host's name can't be resolved ({error.strerror}); see the host in MEMSTORE_DATABASE_URL"
+    if isinstance(error, NoAnswer):
+        return (
+            "it took the connection and did not answer in time; where a pooler is in between, raise the number of its "
+            "connections (pgbouncer: default_pool_size)"
+        )
     if isinstance(error, TimeoutError):
         return "it did not answer in time; see that it runs, and host and port in MEMSTORE_DATABASE_URL"
     if isinstance(error, OSError):
         return f"{text}; see that it runs, and what MEMSTORE_DATABASE_URL names"
+    if isinstance(error, FORGOTTEN):
+        return POOLER_FORGETS
+    if isinstance(error, asyncpg.PostgresConnectionError):
+        for words, advice in _POOLERS_WORDS:
+            if words in text:
+                return f"{text}; {advice}"
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
             return f"{text}; {advice}"

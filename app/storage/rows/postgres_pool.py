@@ -7,6 +7,10 @@ those who wait in turn. Its connections carry no session state, so nothing has t
 Nobody makes a connection for himself: the pool makes as many as are waited for, and gives each to the next in turn. So
 no turn is lost with somebody who gives up, and where the database (or a pooler in front of it) grants fewer
 connections than the pool would like, those that exist are shared.
+
+Behind a pooler a connection that is kept may be one that others wait for: in session mode it takes one of the pooler's
+few for as long as it lives. There a connection ends when nobody needed it for a while, and at the latest after a few
+seconds, so that each process, and each command of an administrator, has its turn.
 """
 
 import asyncio
@@ -34,6 +38,10 @@ _PAUSE_SECONDS = 5.0
 _AGAIN_SECONDS = 0.1
 """Between two attempts where the database is full and the pool has no connection at all."""
 _RENEWAL_SECONDS = 1.0
+_UNUSED_SECONDS = 1.0
+"""Behind a pooler, how long a connection is kept that nobody uses."""
+_LIFE_SECONDS = 3.0
+"""Behind a pooler, how long a connection is kept at all; less than the time for which others wait for one."""
 
 
 class PoolTimeout(Exception):
@@ -44,25 +52,33 @@ class PoolClosed(Exception):
     """The pool was closed."""
 
 
-def is_full(error: asyncpg.PostgresError) -> bool:
-    """Whether a server or a pooler refuses another connection for now; pgbouncer has no code of its own for it."""
-    return isinstance(error, asyncpg.TooManyConnectionsError) or "no more connections allowed" in str(error)
-
-
 class PostgresPool:
     """Up to `size` connections, made by `connect` when they are waited for and again when they broke."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], size: int, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Any]],
+        size: int,
+        timeout_seconds: float,
+        is_shared: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_shared`: whether the connections are a pooler's, and others wait for them."""
         self._connect = connect
+        self._is_shared = is_shared
         self._size = size
         self._timeout = timeout_seconds
-        self._free: list[Any] = []
-        self._all: set[Any] = set()
-        """Connections that exist, free or in use."""
+        self._free: dict[Any, float] = {}
+        """Connections, and since when each is free; the last is used first."""
+        self._all: dict[Any, float] = {}
+        """Connections that exist, free or in use, and when each was made."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Runs while connections of a pooler are free."""
         self._stale: set[Any] = set()
         """Of those in use, the ones to end when they are given back."""
         self._waiting: OrderedDict[asyncio.Future[Any], None] = OrderedDict()
         self._making: set[asyncio.Task[None]] = set()
+        self._full: Exception | None = None
+        """What the database said when it took no more connections."""
         self._next_attempt = 0.0
         self._next_renewal = 0.0
         self._closed = False
@@ -102,11 +118,9 @@ class PostgresPool:
         if now < self._next_renewal:
             return
         self._next_renewal = now + _RENEWAL_SECONDS
-        for connection in self._free:
-            self._all.discard(connection)
-            connection.terminate()
-        self._free.clear()
-        self._stale |= self._all
+        for connection in list(self._free):
+            self._end(connection)
+        self._stale |= self._all.keys()
 
     async def close(self) -> None:
         """Turn away who waits, let those in use finish for a while, and end every connection."""
@@ -117,9 +131,11 @@ class PostgresPool:
         await asyncio.gather(*making, return_exceptions=True)
         while self._waiting:
             self._refuse_next(PoolClosed())
+        if self._timer is not None:
+            self._timer.cancel()
         while self._free:
-            connection = self._free.pop()
-            self._all.discard(connection)
+            connection, _ = self._free.popitem()
+            self._all.pop(connection, None)
             try:
                 await connection.close(timeout=self._timeout)
             except _BROKEN:
@@ -131,11 +147,30 @@ class PostgresPool:
     def _take(self) -> Any | None:
         """A free connection that the database has not closed meanwhile."""
         while self._free:
-            connection = self._free.pop()
+            connection, _ = self._free.popitem()
             if not connection.is_closed():
                 return connection
-            self._all.discard(connection)
+            self._all.pop(connection, None)
         return None
+
+    def _end(self, connection: Any) -> None:
+        self._free.pop(connection, None)
+        self._all.pop(connection, None)
+        self._stale.discard(connection)
+        if not connection.is_closed():
+            connection.terminate()
+
+    def _end_unused(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection, since in list(self._free.items()):
+            if now >= since + _UNUSED_SECONDS:
+                self._end(connection)
+        self._timer = None
+        self._watch_unused()
+
+    def _watch_unused(self) -> None:
+        if self._free and self._timer is None and self._is_shared():
+            self._timer = asyncio.get_running_loop().call_later(_UNUSED_SECONDS, self._end_unused)
 
     async def _wait(self) -> Any:
         if self._closed:
@@ -152,6 +187,8 @@ class PostgresPool:
                 self._give_back(turn.result())
             if clock.expired() and self._all:
                 raise PoolTimeout from None
+            if clock.expired() and self._full is not None:
+                raise self._full from None
             raise
 
     def _make_more(self) -> None:
@@ -171,16 +208,18 @@ class PostgresPool:
             if not self._all:
                 self._refuse_next(error)
             return
-        self._all.add(connection)
+        self._full = None
+        self._all[connection] = asyncio.get_running_loop().time()
         self._give_back(connection)
 
     async def _connect_when_there_is_room(self) -> Any:
         while True:
             try:
                 return await self._connect()
-            except asyncpg.PostgresError as error:
-                if not is_full(error) or self._all or not self._waiting:
+            except asyncpg.TooManyConnectionsError as error:
+                if self._all or not self._waiting:
                     raise
+                self._full = error
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def _made(self, task: asyncio.Task[None]) -> None:
@@ -190,11 +229,10 @@ class PostgresPool:
         self._make_more()
 
     def _give_back(self, connection: Any) -> None:
-        if connection.is_closed() or self._closed or connection in self._stale:
-            if not connection.is_closed():
-                connection.terminate()
-            self._all.discard(connection)
-            self._stale.discard(connection)
+        now = asyncio.get_running_loop().time()
+        is_over = self._is_shared() and now >= self._all[connection] + _LIFE_SECONDS
+        if connection.is_closed() or self._closed or is_over or connection in self._stale:
+            self._end(connection)
             if self._closed and not self._all:
                 self._idle.set()
             self._make_more()
@@ -204,7 +242,8 @@ class PostgresPool:
             if not turn.done():
                 turn.set_result(connection)
                 return
-        self._free.append(connection)
+        self._free[connection] = now
+        self._watch_unused()
 
     def _refuse_next(self, error: Exception) -> None:
         while self._waiting:
