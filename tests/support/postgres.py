@@ -7,9 +7,9 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Optional, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from tests.support.processes import Daemon, ProcessError, group_of
@@ -74,10 +74,13 @@ class Postgres:
 class EmbeddedPostgres(Postgres):
     """A server of our own, on a Unix socket only; a context manager that ends it at the end."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, str] = QUICK) -> None:
+    def __init__(
+        self, directory: Path, settings: Mapping[str, str] = QUICK, *, standby_of: Optional["EmbeddedPostgres"] = None
+    ) -> None:
         """Make a database cluster in `directory`, which must be new, empty and short (it holds the socket).
 
         settings: PostgreSQL's own, beside those that place the server; `{}` where durability is the point.
+        standby_of: a server that runs, of which this one is to be a streaming replica, with its settings.
         """
         super().__init__(f"postgresql://postgres@/postgres?host={directory}")
         user = ROOT_RUNS_AS if os.geteuid() == 0 else None
@@ -86,12 +89,17 @@ class EmbeddedPostgres(Postgres):
             shutil.chown(directory, user)
             if not _may_run(binaries / "postgres", user):
                 binaries = _copy_for(user, directory)
-        placed = {"listen_addresses": "", "unix_socket_directories": str(directory), "max_connections": "200"}
-        _make_cluster(binaries, directory / "data", user, {**placed, **settings})
+        self.directory = directory
+        if standby_of is None:
+            _make_cluster(
+                binaries, directory / "data", user, {"listen_addresses": "", "max_connections": "200", **settings}
+            )
+        else:
+            _copy_cluster(binaries, directory / "data", user, standby_of.directory)
         self._is_ready = [str(binaries / "pg_isready"), "-q", "-h", str(directory), "-U", "postgres"]
         self.daemon = Daemon(
             "PostgreSQL",
-            [binaries / "postgres", "-D", directory / "data"],
+            [binaries / "postgres", "-D", directory / "data", "-k", directory],
             log=directory / "postgres.log",
             ready=lambda: subprocess.run(self._is_ready, timeout=COMMAND_SECONDS).returncode == 0,
             directory=directory,
@@ -136,18 +144,28 @@ def _make_cluster(binaries: Path, data: Path, user: str | None, settings: Mappin
         "--locale=C.UTF-8",
     ]  # the same on every machine
     command += [f"--set={name}={value}" for name, value in settings.items()]
+    _run(command, data.parent, user)
+
+
+def _copy_cluster(binaries: Path, data: Path, user: str | None, source: Path) -> None:
+    """Make a copy of the cluster whose server has its socket in `source`, to go on as its streaming replica."""
+    command = [str(binaries / "pg_basebackup"), "-D", str(data), "-h", str(source), "-U", "postgres"]
+    _run([*command, "--write-recovery-conf", "--checkpoint=fast", "--no-sync"], data.parent, user)
+
+
+def _run(command: Sequence[str], directory: Path, user: str | None) -> None:
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
         timeout=COMMAND_SECONDS,
-        cwd=data.parent,
+        cwd=directory,
         user=user,
         group=group_of(user),
         extra_groups=None if user is None else [],
     )
     if done.returncode != 0:
-        raise ProcessError(f"initdb ended with status {done.returncode}\n{done.stdout}{done.stderr}")
+        raise ProcessError(f"{command[0]} ended with status {done.returncode}\n{done.stdout}{done.stderr}")
 
 
 def _may_run(binary: Path, user: str) -> bool:
