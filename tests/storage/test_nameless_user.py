@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import PROJECT
+from tests.support.processes import free_port
 from tests.support.servers import Server
 
 UID = "12345"
@@ -126,3 +127,19 @@ def test_a_mount_without_a_name_and_a_home_works_where_it_is_told_its_places_and
     look, end = ["status", "--root", "root", "--json"], ["unmount", "--root", "root"]
     printed = succeeded(without_a_name(tmp_path, mount, look, end, environment={**variables, **places}))
     assert store.id in printed[1]
+
+
+def test_a_database_url_without_a_user_and_a_closed_home_are_no_riddle_to_a_user_without_a_name(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0)
+    for url, said in (
+        (f"postgresql:///memstore?host={tmp_path}", f"names no user, and user ID {UID} has no name"),
+        (f"postgresql://somebody@127.0.0.1:{free_port()}/memstore", "Connect call failed"),
+    ):
+        results = without_a_name(
+            tmp_path, ["migrate"], ["keys", "list"], environment={"MEMSTORE_DATABASE_URL": url, "HOME": str(home)}
+        )
+        for status, _, err in results:
+            assert status == 2, err
+            assert len(err.splitlines()) == 1
+            assert said in err

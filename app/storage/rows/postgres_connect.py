@@ -6,6 +6,8 @@ way. A pooler shows in the process number that it told at the start, which is no
 """
 
 import asyncio
+import getpass
+import os
 import random
 import ssl
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from app.storage.rows.postgres_url import PostgresTarget
 
 _COMMAND_SECONDS = 15.0
 _STATEMENTS = 512
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _PROBE = """
     SELECT pid, read_only, standby, version, encoding,
            -- Plans are kept, and the stage is empty most of the time: a plan made then would scan it for ever.
@@ -105,6 +108,7 @@ class Connector:
     async def _connect_and_ask(self, host: tuple[str | None, int | None], statements: int) -> tuple[Any, Any]:
         target = self._target
         name, port = host
+        _require_local_parts(target)
         settings = {"application_name": target.application_name}
         if target.options:
             settings["options"] = target.options
@@ -112,7 +116,7 @@ class Connector:
             _dsn(target),
             host=None if name is None else [name],
             port=port,
-            user=target.user,
+            user=target.user or _own_name(),
             password=target.password,
             passfile=target.passfile,
             database=target.database,
@@ -136,6 +140,39 @@ class Connector:
             connection.terminate()
             raise
         return connection, server
+
+
+def _require_local_parts(target: PostgresTarget) -> None:
+    """See that the files are there which the URL names, since the driver's errors do not tell which is not.
+
+    The driver looks for more in the home directory, and gives up where that is closed to this user, as in a container
+    that runs with another user ID than its image thought of. Nothing of ours is there then.
+    """
+    for key, value in target.tls:
+        if key in _FILES and value != "system":
+            try:
+                open(value, "rb").close()
+            except OSError as error:
+                raise DatabaseRefused(
+                    f"the database can't be used: {key} in MEMSTORE_DATABASE_URL is {value!r}, which can't be read: "
+                    f"{error.strerror}"
+                ) from error
+    home = os.environ.get("HOME")
+    if home and os.path.isdir(home) and not os.access(home, os.X_OK):
+        os.environ["HOME"] = os.devnull
+
+
+def _own_name() -> str | None:
+    """The user where the URL names none: PostgreSQL's variable, else the name of the process's own user."""
+    if name := os.environ.get("PGUSER"):
+        return name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise DatabaseRefused(
+            f"the database can't be used: MEMSTORE_DATABASE_URL names no user, and user ID {os.getuid()} has no name "
+            "that could stand for it; write postgresql://user@host/name, or set PGUSER"
+        ) from None
 
 
 def _dsn(target: PostgresTarget) -> str | None:

@@ -1,9 +1,11 @@
 """What an administrator is told of a PostgreSQL that can't be used: what is wrong, and what would help."""
 
+import re
 import socket
 import ssl
 
 import asyncpg
+from asyncpg.exceptions import ClientConfigurationError
 
 from app.contract.errors import Unavailable
 
@@ -29,7 +31,7 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidPasswordError, "correct the password in MEMSTORE_DATABASE_URL"),
     (asyncpg.InvalidAuthorizationSpecificationError, "see the role in MEMSTORE_DATABASE_URL, and pg_hba.conf"),
     (asyncpg.InvalidCatalogNameError, "make it: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"),
-    (asyncpg.InsufficientPrivilegeError, "grant it to the role; 'memstore migrate' needs CREATE on the schema"),
+    (asyncpg.InsufficientPrivilegeError, "let the owner do it, or grant it to the role in MEMSTORE_DATABASE_URL"),
     (asyncpg.InvalidSchemaNameError, "see that the schema in the role's search_path is there"),
     (asyncpg.UndefinedTableError, "run 'memstore migrate', with the same search_path"),
     (asyncpg.TooManyConnectionsError, "raise its limit, or lower MEMSTORE_DATABASE_POOL_SIZE"),
@@ -39,6 +41,7 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.CannotConnectNowError, "wait until it has started"),
     (asyncpg.LockNotAvailableError, "try again when others use it less, or raise lock_timeout"),
     (asyncpg.QueryCanceledError, "raise the statement_timeout of this role"),
+    (ClientConfigurationError, "see what stands after '?' in MEMSTORE_DATABASE_URL"),
     (asyncpg.UndefinedObjectError, "see the names in MEMSTORE_DATABASE_URL"),
     (asyncpg.CantChangeRuntimeParamError, "leave it out of the options in MEMSTORE_DATABASE_URL"),
     (asyncpg.ProtocolViolationError, "see the settings of the pooler in between"),
@@ -49,7 +52,19 @@ _POOLERS_WORDS = (
     ("does not exist", "see the names in MEMSTORE_DATABASE_URL and those that the pooler in between knows"),
 )
 """What poolers say under codes that tell nothing, and what would help."""
-_ADMINISTRATORS = (asyncpg.PostgresConnectionError, *FORGOTTEN, *(kind for kind, _ in _ADVICE))
+_GRANTS = {
+    "schema": "GRANT USAGE ON SCHEMA {0} TO its role, and for 'memstore migrate' CREATE",
+    "table": "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA … TO its role",
+    "sequence": "GRANT USAGE ON ALL SEQUENCES IN SCHEMA … TO its role",
+    "database": "GRANT CONNECT ON DATABASE {0} TO its role",
+}
+"""By what a permission was denied for."""
+_ADMINISTRATORS = (
+    asyncpg.PostgresConnectionError,
+    ClientConfigurationError,
+    *FORGOTTEN,
+    *(kind for kind, _ in _ADVICE),
+)
 _TRANSIENT = (
     TimeoutError,
     ConnectionError,
@@ -78,11 +93,11 @@ def is_transient(error: BaseException | None) -> bool:
 
 def sentence(error: BaseException) -> str:
     """What is wrong, in one line, and what to do about it."""
-    text = " ".join(str(error).split())
+    text = " ".join(re.sub(r"\[Errno -?[0-9]+\] ", "", str(error)).split())
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message}); see sslrootcert and the host's name"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or text}); see sslmode, sslcert and sslkey"
+        return f"TLS failed ({error.reason or text}); see sslmode, sslrootcert, sslcert and sslkey"
     if isinstance(error, ConnectionError) and "rejected SSL upgrade" in text:
         return f"the server speaks no TLS ({text}); turn it on there, or set sslmode=prefer"
     if isinstance(error, socket.gaierror):
@@ -95,6 +110,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it did not answer in time; see that it runs, and host and port in MEMSTORE_DATABASE_URL"
     if isinstance(error, OSError):
+        text = text or "it ended the connection without a word"
         return f"{text}; see that it runs, and what MEMSTORE_DATABASE_URL names"
     if isinstance(error, FORGOTTEN):
         return POOLER_FORGETS
@@ -102,6 +118,9 @@ def sentence(error: BaseException) -> str:
         for words, advice in _POOLERS_WORDS:
             if words in text:
                 return f"{text}; {advice}"
+    denied = re.fullmatch(r"permission denied for (\w+) (\S+)", text)
+    if isinstance(error, asyncpg.InsufficientPrivilegeError) and denied and denied[1] in _GRANTS:
+        return f"{text}; the owner may {_GRANTS[denied[1]].format(denied[2])}"
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
             return f"{text}; {advice}"
