@@ -18,6 +18,7 @@ from app.cli.running import with_storage
 from app.contract.errors import InvalidRequest, NotFound
 from app.keys.service import DEFAULT_WORKSPACE
 from app.settings import Settings, load
+from app.storage.contents.disks import room_in, temporary_room
 from app.storage.rows.database import Database
 from app.storage.storage import Storage
 from app.stores.quota import Limits
@@ -76,7 +77,8 @@ def export(
         form = archive_format or "directory"
         exporter = await exports.begin(caller, store_id, history=history, form=form)
         if archive_format is None:
-            await exporter.into_directory(Path(output))
+            with room_in(output, "what is there is a part of the export: remove it, and name a place with more room"):
+                await exporter.into_directory(Path(output))
         elif output == _STDIO:
             await _write(exporter, archive_format, sys.stdout.buffer)
         else:
@@ -206,7 +208,9 @@ def _default_name(source: str) -> str:
 def _entries(source: str, bounds: Bounds, encoding: str | None) -> Iterator[Iterator[Entry]]:
     if source == _STDIO:
         with tempfile.TemporaryFile() as spooled:
-            shutil.copyfileobj(sys.stdin.buffer, spooled)
+            with temporary_room("what comes in"):
+                shutil.copyfileobj(sys.stdin.buffer, spooled)
+                spooled.flush()
             yield archive_entries(spooled, bounds, name_encoding=encoding)
         return
     place = Path(source)
@@ -249,7 +253,8 @@ def pull(
     with contextlib.closing(Remote(url, api_key, store)) as remote:
         job = Pull(remote, source, source.work_directory(settings.data_dir, found))
         try:
-            job.read(_show_progress)
+            with room_in(settings.data_dir, "make room and run the same again: it goes on where it was"):
+                job.read(_show_progress)
         finally:
             _end_progress()
 

@@ -12,6 +12,7 @@ from python_multipart.multipart import parse_options_header
 
 from app.contract.errors import InvalidRequest
 from app.http.uploads import Upload
+from app.storage.contents.disks import temporary_room
 
 _IN_MEMORY = 8 * 1024 * 1024
 _FIELD_BYTES = 4_096
@@ -97,7 +98,8 @@ class _FormReader:
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == self._file:
-            self._form.file.write(data[start:end])
+            with temporary_room("a file that is sent"):
+                self._form.file.write(data[start:end])
             return
         self._data += data[start:end]
         if len(self._data) > _FIELD_BYTES:

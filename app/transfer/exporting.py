@@ -21,6 +21,7 @@ from app.contract import clock
 from app.contract.actors import Caller
 from app.feed.snapshots import Snapshot, Snapshots
 from app.memories.service import Found
+from app.storage.contents.disks import temporary_room
 from app.storage.contents.reading import with_fresh_rows
 from app.storage.rows.database import Row, Transaction
 from app.storage.storage import Storage
@@ -153,7 +154,8 @@ class Exporter:
                 async for page in self.versions(written):
                     for row, content in page:
                         line = version_line(row)
-                        lines.write(line)
+                        with temporary_room("a history that goes out"):
+                            lines.write(line)
                         hasher.update(line)
                         count += 1
                         if content is not None and (sha256 := bytes(row["content_sha256"])) not in written:

@@ -70,6 +70,8 @@ def upgrade(database_url: str, revision: str = "head") -> None:
         raise DatabaseRefused(f"the database can't be migrated: {sentence(error)}") from error
     except DBAPIError as error:
         cause = cause_of(error)
+        if cause is None and isinstance(error.orig, sqlite3.OperationalError):
+            raise DatabaseRefused(f"the database can't be migrated: {error.orig}") from error
         if cause is None:
             if isinstance(error.orig, sqlite3.Error) and error.orig.sqlite_errorcode & 0xFF in _OF_THE_FILE:
                 raise DatabaseRefused(f"{make_url(database_url).database} can't be used: {error.orig}") from error

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.contract.errors import InvalidRequest
+from app.storage.contents.disks import room_in
 
 _MODE = 0o600
 """It holds everything that is in a store: for its owner alone, until the owner says otherwise."""
+
+_ADVICE = "nothing new is left there: make room, or name a file on another disk"
 
 
 @contextlib.contextmanager
@@ -19,11 +22,12 @@ def new_file(target: Path) -> Iterator[BinaryIO]:
 
     Raises:
         InvalidRequest: something has this name already.
+        NoRoom: its disk is full.
 
     """
     if target.exists():
         raise InvalidRequest(f"{str(target)!r} is there already; remove it first, or name another file")
-    with _written_beside(target) as (file, name):
+    with room_in(target, _ADVICE), _written_beside(target) as (file, name):
         yield file
         _finish(file, name)
         try:
@@ -34,12 +38,17 @@ def new_file(target: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def replaced_file(target: Path) -> Iterator[BinaryIO]:
-    """Write a file in the place of whatever has its name; durable at the end of the context."""
+    """Write a file in the place of whatever has its name; durable at the end of the context.
+
+    Raises:
+        NoRoom: its disk is full.
+
+    """
     if not (target.is_file() or not target.exists()):
         with target.open("wb") as device:  # such as /dev/stdout
             yield device
         return
-    with _written_beside(target) as (file, name):
+    with room_in(target, _ADVICE), _written_beside(target) as (file, name):
         yield file
         _finish(file, name)
         os.replace(name, target)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from app.storage.contents.disks import temporary_room
+
 _IN_MEMORY = 8 * 1024 * 1024
 _PIECE = 262_144
+_WHAT = "what comes in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,12 @@ class Spooled:
 
 
 class Spool:
-    """Put once, read at will, gone with the context. The same content is kept once."""
+    """Put once, read at will, gone with the context. The same content is kept once.
+
+    Raises:
+        NoRoom: by what puts, where the disk of temporary files is full.
+
+    """
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - closed by the context
@@ -33,8 +41,9 @@ class Spool:
         sha256 = hashlib.sha256(content).digest()
         known = self._known.get(sha256)
         if known is None:
-            self._file.seek(self._end)
-            self._file.write(content)
+            with temporary_room(_WHAT):
+                self._file.seek(self._end)
+                self._file.write(content)
             known = self._known[sha256] = Spooled(sha256, len(content), self._end)
             self._end += len(content)
         return known
@@ -48,7 +57,8 @@ class Spool:
             if size > most:
                 return None
             hasher.update(piece)
-            self._file.write(piece)
+            with temporary_room(_WHAT):
+                self._file.write(piece)
         kept = Spooled(hasher.digest(), size, self._end)
         known = self._known.setdefault(kept.sha256, kept)
         if known is kept:
