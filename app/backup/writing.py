@@ -8,55 +8,60 @@
 Rows are read in one snapshot of the database. Contents that were in the stage come from the same snapshot; the others
 are read from the blob store afterwards, and what was erased until the end is not in the backup: such versions are
 redacted in it as they are by then, expired ones and the memories of deleted stores are not there.
+
+Rows, contents and what is known of them lie in temporary files beside the target, which have no names: the memory
+that a backup takes does not grow with the deployment, and its disk is the one that the operator chose.
 """
 
 import hashlib
+import secrets
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
-import sqlalchemy as sa
 
 from app import __version__
 from app.audit import log as audit
+from app.backup.ledger import Content, Ledger
+from app.backup.rows import (
+    BACKUP_FORMAT,
+    BACKUP_VERSION,
+    HEADER,
+    MANIFEST,
+    PAGE,
+    TABLES,
+    Row,
+    Rows,
+    content_name,
+    content_of,
+    table_name,
+)
 from app.contract import clock
 from app.contract.actors import Actor
+from app.contract.errors import Unavailable
+from app.storage.contents.disks import room_in
 from app.storage.rows.database import Reader, Transaction
 from app.storage.rows.migrations import head_revision
 from app.storage.rows.statements import Statement
-from app.storage.rows.tables import (
-    condemned_contents,
-    leases,
-    memories,
-    memory_stores,
-    memory_versions,
-    metadata,
-    staged_contents,
-    workspaces,
-)
+from app.storage.rows.tables import memories, memory_stores, memory_versions, workspaces
 from app.storage.storage import Storage
-from app.transfer import queries
 from app.transfer.archives.bounds import NO_BOUNDS
 from app.transfer.archives.files import new_file
 from app.transfer.archives.readers import archive_entries
 from app.transfer.archives.writers import ArchiveFormat, ArchiveWriter, archive_writer
 
-BACKUP_FORMAT = "memstore-backup"
-BACKUP_VERSION = 1
-HEADER, MANIFEST = "backup.json", "manifest.json"
-
-TRANSIENT = {staged_contents.name, condemned_contents.name, leases.name}
-"""Tables of what is under way. Staged contents are in the backup as contents."""
-TABLES = [table for table in metadata.sorted_tables if table.name not in TRANSIENT]
-
-_PAGE = 1_000
 _CONTENTS = 100
 _CHUNK = 262_144
-_MEMORY = 4 * 1024 * 1024
+_NAMED = 1_000
+_ADVICE = (
+    "nothing is left there. While it is written, a backup needs room for all contents and for all rows twice, and for "
+    "itself: make room, or name a file on another disk"
+)
 
 _STAGED = Statement(
     """
@@ -84,81 +89,9 @@ class BackedUp:
     contents: int = 0
     bytes: int = 0
     missing: list[str] = field(default_factory=list)
-    """Versions whose content is not in the deployment, though nobody erased it; see `memstore fsck`."""
-
-
-Row = dict[str, Any]
-
-
-def first_key(table: sa.Table) -> Row:
-    """A key before every other."""
-    lowest = {int: -1, str: "", bytes: b""}
-    return {column.name: lowest[column.type.python_type] for column in table.primary_key.columns}
-
-
-def to_json(row: Row) -> bytes:
-    """A row as a line: bytes in hexadecimal."""
-    return orjson.dumps({key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()}) + b"\n"
-
-
-def from_json(table: sa.Table, line: bytes) -> Row:
-    """A line as a row of its table. Raises KeyError, TypeError or ValueError if it is none."""
-    read = orjson.loads(line)
-    if not isinstance(read, dict):
-        raise TypeError("a row is no object")
-    return {f"{column.name}": _value(column, read[column.name]) for column in table.columns}
-
-
-def _value(column: sa.Column[Any], value: Any) -> Any:
-    kind = column.type.python_type
-    if value is None:
-        return None
-    if not isinstance(value, str if kind is bytes else kind) or (isinstance(value, str) and "\0" in value):
-        raise TypeError(f"{column.name} can't be {value!r}")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{column.name} can't be {value}")
-    return bytes.fromhex(value) if kind is bytes else value
-
-
-class _Rows:
-    """The rows of the snapshot, table by table, in temporary files."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._files = {table.name: self._new() for table in TABLES}
-
-    def _new(self) -> IO[bytes]:
-        return self._stack.enter_context(tempfile.SpooledTemporaryFile(_MEMORY))
-
-    async def read(self, reader: Reader) -> None:
-        for table in TABLES:
-            statement, key = queries.select_page(table), first_key(table)
-            while rows := await reader.fetch_all(statement, key | {"page_limit": _PAGE}):
-                for row in rows:
-                    self._files[table.name].write(to_json(dict(row)))
-                key = {column.name: rows[-1][column.name] for column in table.primary_key.columns}
-
-    def of(self, table: sa.Table) -> Iterator[Row]:
-        file = self._files[table.name]
-        file.seek(0)
-        for line in file:
-            yield from_json(table, line)
-
-    @contextmanager
-    def replacing(self, table: sa.Table) -> Iterator[Callable[[Row], None]]:
-        """Put the rows that shall be there instead, while the old ones can be read."""
-        file = self._new()
-
-        def put(row: Row) -> None:
-            file.write(to_json(row))
-
-        yield put
-        self._files[table.name].close()
-        self._files[table.name] = file
-
-    def file(self, table: sa.Table) -> IO[bytes]:
-        self._files[table.name].seek(0)
-        return self._files[table.name]
+    """Versions whose content is not there, though nobody erased it: the first 1,000. See `memstore fsck`."""
+    missing_count: int = 0
+    """Of all of them."""
 
 
 class Backup:
@@ -172,91 +105,92 @@ class Backup:
 
         Raises:
             InvalidRequest: something has the name of `target` already.
+            NoRoom: its disk is full.
+            Unavailable: the database or the blob store do not answer; nothing is left at `target`, unless it is said.
 
         """
         result = BackedUp()
         with ExitStack() as stack:
             file = stack.enter_context(new_file(target))
+            stack.enter_context(room_in(target, _ADVICE))
             plain = stack.enter_context(tempfile.TemporaryFile(dir=target.parent))
-            rows = _Rows(stack)
+            ledger = stack.enter_context(Ledger(target.parent))
+            rows = Rows(stack, target.parent)
             # First a plain archive of the contents: what is erased meanwhile is left out of the one that stays.
             inner = archive_writer("tar")
             async with self._storage.database.snapshot() as reader:
                 await rows.read(reader)
-                kept = await self._copy_staged(reader, inner, plain)
-            await self._copy_blobs(rows, inner, plain, kept)
+                await self._copy_staged(reader, inner, plain, ledger)
+            await self._copy_blobs(rows, inner, plain, ledger)
             plain.write(inner.finish())
-            known = await self._apply_erasures(rows)
-            result.missing = [version_id for key, version_id in known.items() if key not in kept]
-            self._assemble(archive_writer(archive_format), file, plain, rows, known, result)
-        await self._note(actor, result)
+            await self._apply_erasures(rows, ledger)
+            missing = ledger.missing()
+            result.missing = list(islice(missing, _NAMED))
+            result.missing_count = len(result.missing) + sum(1 for _ in missing)
+            self._assemble(archive_writer(archive_format), file, plain, rows, ledger, result)
+        try:
+            await self._note(actor, result)
+        except Unavailable as error:
+            raise Unavailable(
+                f"{str(target)!r} is written and whole, but the audit log could not be told of it: {error}"
+            ) from error
         return result
 
-    async def _copy_staged(self, reader: Reader, writer: ArchiveWriter, file: IO[bytes]) -> set[tuple[str, bytes]]:
-        kept = set()
+    async def _copy_staged(self, reader: Reader, writer: ArchiveWriter, file: IO[bytes], ledger: Ledger) -> None:
         after = ""
         while page := await reader.fetch_all(_STAGED, {"version_id": after, "limit": _CONTENTS}):
             for row in page:
                 key = (row["store_id"], bytes(row["content_sha256"]))
-                kept.add(key)
+                ledger.keep(key)
                 writer.add(content_name(*key), bytes(row["content"]), 0)
                 file.write(writer.take())
             after = page[-1]["version_id"]
-        return kept
 
-    async def _copy_blobs(
-        self, rows: _Rows, writer: ArchiveWriter, file: IO[bytes], kept: set[tuple[str, bytes]]
-    ) -> None:
-        for batch in _batches(rows, kept):
+    async def _copy_blobs(self, rows: Rows, writer: ArchiveWriter, file: IO[bytes], ledger: Ledger) -> None:
+        for batch in _batches(rows, ledger):
             contents = await self._storage.blobs.get_many(batch)
             for (store_id, sha256), content in zip(batch, contents, strict=True):
                 if content is not None and hashlib.sha256(content).digest() == sha256:
-                    kept.add((store_id, sha256))
+                    ledger.keep((store_id, sha256))
                     writer.add(content_name(store_id, sha256), content, 0)
             file.write(writer.take())
 
-    async def _apply_erasures(self, rows: _Rows) -> dict[tuple[str, bytes], str]:
-        """Do to the rows what was erased since the snapshot; the contents that are left, each with a version."""
-        known: dict[tuple[str, bytes], str] = {}
-        heads = {row["version_id"] for row in rows.of(memories)}
-        erased = set(heads)
+    async def _apply_erasures(self, rows: Rows, ledger: Ledger) -> None:
+        """Do to the rows what was erased since the snapshot, and note the contents that are left."""
+        ledger.expect_heads(row["version_id"] for row in rows.of(memories))
         with rows.replacing(memory_versions) as put:
             for batch in _of_one_store(rows.of(memory_versions)):
                 for row in await self._as_they_are(batch):
                     put(row)
                     if row["content_sha256"] is not None:
-                        known.setdefault((row["store_id"], row["content_sha256"]), row["id"])
-                        erased.discard(row["id"])
-        lost: dict[str, list[int]] = {}
+                        ledger.know((row["store_id"], row["content_sha256"]), row["id"])
+                        ledger.see_head(row["id"])
         with rows.replacing(memories) as put:
             for row in rows.of(memories):
-                if row["version_id"] in erased:
-                    lost.setdefault(row["store_id"], []).append(row["content_size"])
+                if ledger.is_head_lost(row["version_id"]):
+                    ledger.lose(row["store_id"], row["content_size"])
                 else:
                     put(row)
-        live = await self._live_stores()
+        await self._note_live_stores(ledger)
         gone: dict[str, int] = {}
         with rows.replacing(memory_stores) as put:
             for row in rows.of(memory_stores):
-                sizes = lost.get(row["id"], [])
-                row["memory_count"] -= len(sizes)
-                row["total_bytes"] -= sum(sizes)
-                if row["id"] not in live and row["deleted_at"] is None:
+                number, size = ledger.lost(row["id"])
+                row["memory_count"] -= number
+                row["total_bytes"] -= size
+                if row["deleted_at"] is None and not ledger.is_live(row["id"]):
                     row |= {"deleted_at": clock.now(), "name": "", "description": "", "metadata": "{}"}
                     gone[row["workspace_id"]] = gone.get(row["workspace_id"], 0) + 1
                 put(row)
         with rows.replacing(workspaces) as put:
             for row in rows.of(workspaces):
                 put(row | {"store_count": row["store_count"] - gone.get(row["id"], 0)})
-        return known
 
-    async def _live_stores(self) -> set[str]:
-        live: set[str] = set()
+    async def _note_live_stores(self, ledger: Ledger) -> None:
         after = ""
-        while page := await self._storage.database.fetch_all(_LIVE_STORES, {"after": after, "limit": _PAGE}):
-            live |= {row["id"] for row in page}
+        while page := await self._storage.database.fetch_all(_LIVE_STORES, {"after": after, "limit": PAGE}):
+            ledger.live(row["id"] for row in page)
             after = page[-1]["id"]
-        return live
 
     async def _as_they_are(self, batch: list[Row]) -> list[Row]:
         """The versions with what was redacted meanwhile, and without those that are gone."""
@@ -269,22 +203,22 @@ class Backup:
         writer: ArchiveWriter,
         file: IO[bytes],
         plain: IO[bytes],
-        rows: _Rows,
-        known: dict[tuple[str, bytes], str],
+        rows: Rows,
+        ledger: Ledger,
         result: BackedUp,
     ) -> None:
         header = {
             "format": BACKUP_FORMAT,
             "format_version": BACKUP_VERSION,
+            "id": secrets.token_hex(16),  # so that a restore can tell whether it was this one that was restored
             "schema": head_revision(),
             "program": __version__,
             "made_at": clock.rfc3339(clock.now()),
         }
         now = clock.now()
         writer.add(HEADER, orjson.dumps(header, option=orjson.OPT_INDENT_2) + b"\n", now)
-        names = {content_name(*key) for key in known}
         for entry in archive_entries(plain, NO_BOUNDS):  # type: ignore[arg-type]
-            if entry.name in names:
+            if ledger.is_known(content_of(entry.name)):
                 writer.add(entry.name, entry.read(entry.size), now)
                 file.write(writer.take())
                 result.contents += 1
@@ -326,27 +260,13 @@ class Backup:
         await self._storage.database.transact(work)
 
 
-def content_name(store_id: str, sha256: bytes) -> str:
-    """Where a content is in the backup."""
-    return f"contents/{store_id}/{sha256.hex()}"
-
-
-def table_name(table: sa.Table) -> str:
-    """Where a table's rows are in the backup."""
-    return f"tables/{table.name}.jsonl"
-
-
-def _batches(rows: _Rows, kept: set[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+def _batches(rows: Rows, ledger: Ledger) -> Iterator[list[Content]]:
     """The contents that are to be copied from the blob store, some at a time."""
-    batch, seen, last = list[tuple[str, bytes]](), set[bytes](), ""
+    batch: list[Content] = []
     for row in rows.of(memory_versions):
-        if row["store_id"] != last:
-            last, seen = row["store_id"], set()
         sha256 = row["content_sha256"]
-        if sha256 is None or sha256 in seen or (last, sha256) in kept:
-            continue
-        seen.add(sha256)
-        batch.append((last, sha256))
+        if sha256 is not None and ledger.ask((row["store_id"], sha256)):
+            batch.append((row["store_id"], sha256))
         if len(batch) == _CONTENTS:
             yield batch
             batch = []
@@ -358,7 +278,7 @@ def _of_one_store(rows: Iterator[Row]) -> Iterator[list[Row]]:
     """Rows that follow each other and are of one store, some at a time."""
     batch: list[Row] = []
     for row in rows:
-        if batch and (batch[0]["store_id"] != row["store_id"] or len(batch) == _PAGE):
+        if batch and (batch[0]["store_id"] != row["store_id"] or len(batch) == PAGE):
             yield batch
             batch = []
         batch.append(row)

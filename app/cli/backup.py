@@ -37,6 +37,8 @@ def backup(
         terminal.echo(f"{result.rows:,} rows and {result.contents:,} contents ({result.bytes:,} bytes) are in {output}")
     for version_id in result.missing:
         terminal.echo(f"memstore: the content of version {version_id} is missing; see 'memstore fsck'", err=True)
+    if (more := result.missing_count - len(result.missing)) > 0:
+        terminal.echo(f"memstore: and those of {more:,} more", err=True)
     if result.missing:
         raise typer.Exit(1)
 
@@ -63,4 +65,5 @@ def restore_backup(
     elif as_json:
         terminal.echo_json(asdict(result))
     else:
-        terminal.echo(f"{result.rows:,} rows and {result.contents:,} contents ({result.bytes:,} bytes) are restored")
+        what = f"{result.rows:,} rows and {result.contents:,} contents ({result.bytes:,} bytes)"
+        terminal.echo(f"{what} are restored{' already: nothing was to do' if result.was_there else ''}")

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import orjson
+
 from app.agents import wire as agents_wire
 from app.agents.service import Agents
 from app.audit.refused_requests import Refusals
-from app.backup.writing import Backup
+from app.backup.restoring import Restore
+from app.backup.writing import BackedUp, Backup
 from app.contract import ids
 from app.contract.actors import USER, Actor
 from app.contract.errors import Conflict, InvalidRequest, MemstoreError, NotFound, PathConflict, PermissionDenied
@@ -44,6 +47,7 @@ from app.transfer.sources import plan_of
 from tests.storage.outside import digest
 from tests.storage.parts import Parts
 from tests.transfer.archives import tar_of
+from tests.transfer.test_round_trips import files_of
 
 OPERATOR = Actor(USER, "cli:test")
 LIMITS = Limits(10_000, 100_000_000)
@@ -246,6 +250,47 @@ async def _place_for_backup(parts: Parts, directory: Path) -> Path:
 
 async def _back_up(parts: Parts, directory: Path) -> None:
     await Backup(parts.storage).write(directory / f"{uuid4().hex}.tar", "tar", OPERATOR)
+
+
+async def _backup_of_what_was(parts: Parts, directory: Path) -> tuple[Path, BackedUp]:
+    """A backup of a deployment that is empty by now."""
+    past = await parts.create_past("past")
+    await parts.move_all()
+    await parts.create(past.store_id, "staged", "/staged.md")
+    file = directory / f"{uuid4().hex}.tar"
+    backed_up = await Backup(parts.storage).write(file, "tar", OPERATOR)
+    for key in parts.outside.blobs.all_keys():
+        parts.outside.blobs.remove(key)
+    parts.outside.rows.empty()
+    return file, backed_up
+
+
+async def _restore_backup(parts: Parts, backup: tuple[Path, BackedUp]) -> None:
+    file, backed_up = backup
+    restored = await Restore(parts.storage).read(file, OPERATOR)
+    assert (restored.rows, restored.contents) == (backed_up.rows, backed_up.contents)
+
+
+async def _damaged_backup(parts: Parts, directory: Path) -> tuple[Path, tuple[Path, BackedUp]]:
+    """One whose fault shows when its rows are written, and what it was before."""
+    file, backed_up = await _backup_of_what_was(parts, directory)
+    files = files_of(file.read_bytes())
+    files["tables/memories.jsonl"] = b"[]\n"
+    manifest = orjson.loads(files["manifest.json"])
+    manifest["tables"]["memories"]["sha256"] = digest("[]\n")
+    damaged = directory / f"{uuid4().hex}.tar"
+    damaged.write_bytes(tar_of(files | {"manifest.json": orjson.dumps(manifest)}))
+    return damaged, (file, backed_up)
+
+
+async def _restore_damaged_backup(parts: Parts, backups: tuple[Path, tuple[Path, BackedUp]]) -> None:
+    damaged, whole = backups
+    try:
+        await Restore(parts.storage).read(damaged, OPERATOR)
+    except InvalidRequest as error:
+        if "rows of memories can't be read" not in error.message:
+            raise
+    await _restore_backup(parts, whole)
 
 
 # Erasure
@@ -491,6 +536,8 @@ OPERATIONS = {
     "finish a pull that was written": Operation(_written_pull, _finish_pull),
     "import too much": Operation(_nothing, _import_too_much),
     "back up": Operation(_place_for_backup, _back_up),
+    "restore a backup": Operation(_backup_of_what_was, _restore_backup),
+    "restore a damaged backup": Operation(_damaged_backup, _restore_damaged_backup),
     "begin an erasure": Operation(_erasable, _begin_erasure, InvalidRequest),
     "erase a memory": Operation(_begun, _run_erasure),
     "erase a store": Operation(_whole_begun, _run_erasure),

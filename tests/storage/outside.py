@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from app.storage.rows.tables import audit_head, installation, metadata
 from tests.support.postgres import execute
 from tests.support.s3 import S3Endpoint
 from tests.support.waiting import until
+
+_OF_THE_SCHEMA = (installation.name, audit_head.name)
+"""Tables whose one row is made with the schema."""
 
 
 def digest(text: str) -> str:
@@ -114,6 +118,23 @@ class Rows:
         """How many rows of a table fulfil a condition."""
         ((number,),) = self.execute(f"SELECT count(*) FROM {table} WHERE {where}")
         return int(number)
+
+    def empty(self) -> None:
+        """Leave no row, as in a database that was just made; the audit log, which lets nobody delete, as well."""
+        tables = [table.name for table in reversed(metadata.sorted_tables) if table.name not in _OF_THE_SCHEMA]
+        guards = self.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'") if self.sqlite_file else []
+        if self.sqlite_file:
+            for (name,) in self.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+                self.execute(f"DROP TRIGGER {name}")
+        else:
+            self.execute("ALTER TABLE audit_entries DISABLE TRIGGER USER")
+        for table in tables:
+            self.execute(f"DELETE FROM {table}")
+        self.execute(f"UPDATE audit_head SET seq = 0, sha256 = {self.literal('00' * 32)}")
+        for (guard,) in guards:
+            self.execute(guard)
+        if not self.sqlite_file:
+            self.execute("ALTER TABLE audit_entries ENABLE TRIGGER USER")
 
 
 class Outside:

@@ -12,9 +12,11 @@ import pytest
 
 from app.audit import chain
 from app.backup.restoring import Restore
-from app.backup.writing import TABLES, BackedUp, Backup
+from app.backup.rows import TABLES
+from app.backup.writing import BackedUp, Backup
 from app.contract.actors import USER, Actor
-from app.contract.errors import InvalidRequest
+from app.contract.errors import InvalidRequest, Unavailable
+from app.keys.service import Keys
 from app.storage.rows import migrations
 from app.storage.rows.migrations import head_revision
 from app.storage.rows.statements import Statement
@@ -238,3 +240,69 @@ async def test_a_backup_is_never_written_over_something(parts: Parts, tmp_path: 
         await backed_up(parts, tmp_path / "b.tar")
     assert (tmp_path / "b.tar").read_text() == "there"
     assert list(map(str, tmp_path.glob("*b.tar*"))) == [str(tmp_path / "b.tar")]  # noqa: ASYNC240 - a test
+
+
+async def test_the_same_backup_again_is_told_to_be_restored_already(
+    parts: Parts, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lively_store(parts)
+    first = await backed_up(parts, tmp_path / "1.tar")
+    await backed_up(parts, tmp_path / "2.tar")
+    async with empty_deployment(BACKENDS[0], services, tmp_path, monkeypatch) as there:
+        done = await asyncio.gather(*(Restore(there.storage).read(tmp_path / "1.tar", OPERATOR) for _ in range(2)))
+        assert {each.rows for each in done} == {first.rows}
+        again = await Restore(there.storage).read(tmp_path / "1.tar", OPERATOR)
+        assert (again.was_there, again.rows, again.contents, again.bytes) == (
+            True, first.rows, first.contents, first.bytes,
+        )  # fmt: skip
+        restored = "action = 'deployment.restored'"
+        assert (
+            there.outside.rows.count("audit_entries", restored)
+            == parts.outside.rows.count("audit_entries", restored) + 1
+        )
+        with pytest.raises(InvalidRequest, match="not empty"):
+            await Restore(there.storage).read(tmp_path / "2.tar", OPERATOR)
+        await Keys(there.storage.database).create("another")  # from now on it is somebody's
+        with pytest.raises(InvalidRequest, match="not empty"):
+            await Restore(there.storage).read(tmp_path / "1.tar", OPERATOR)
+        assert await there.check() == []
+
+
+async def test_rows_that_came_meanwhile_are_not_mixed_with_a_backup(
+    parts: Parts, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lively_store(parts)
+    await backed_up(parts, tmp_path / "b.tar")
+    async with empty_deployment(BACKENDS[0], services, tmp_path, monkeypatch) as there:
+        put_many = there.blobs.put_many
+
+        async def while_a_server_starts(blobs: Any) -> None:
+            await put_many(blobs)
+            await Keys(there.storage.database).create("another")
+
+        monkeypatch.setattr(there.blobs, "put_many", while_a_server_starts)
+        with pytest.raises(InvalidRequest, match="not empty"):
+            await Restore(there.storage).read(tmp_path / "b.tar", OPERATOR)
+        assert there.outside.rows.count("memories") == 0
+
+
+async def test_a_restore_that_can_not_ask_says_that_it_is_not_known(
+    parts: Parts, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lively_store(parts)
+    await backed_up(parts, tmp_path / "b.tar")
+    async with empty_deployment(BACKENDS[0], services, tmp_path, monkeypatch) as there:
+        transact = there.storage.database.transact
+
+        async def commit_and_go_away(work: Any) -> None:
+            await transact(work)
+            raise Unavailable("the connection was lost")
+
+        async def be_away(work: Any) -> None:
+            raise Unavailable("there is no connection")
+
+        calls = iter((commit_and_go_away, be_away))
+        monkeypatch.setattr(there.storage.database, "transact", lambda work: next(calls)(work))
+        with pytest.raises(Unavailable, match="is not known"):
+            await Restore(there.storage).read(tmp_path / "b.tar", OPERATOR)
+        assert (await Restore(there.storage).read(tmp_path / "b.tar", OPERATOR)).was_there
