@@ -86,6 +86,11 @@ def _check_private(findings: Findings, settings: Settings, name: str, directory:
     if (why := where.refusal(place)) is not None:
         findings.failed("directory", f"{name}: {directory} {why}", "nobody else may own or open it")
         return False
+    if (whose := where.at_the_mercy_of(directory)) is not None:
+        findings.warning(
+            "directory", f"{directory} can be taken away by somebody else: {whose}",
+            "keep it below directories that only this user or root can write in, such as /var/lib",
+        )  # fmt: skip
     if (mode := where.open_to_others(place)) is not None:
         findings.warning(
             "directory", f"other users of this host may look into {directory} ({mode:04o})",

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -111,6 +112,39 @@ def refusal(place: Place) -> str | None:
             f"such as {place.directory / 'memstore'}, or close it (chmod go= {place.directory})"
         )
     return None
+
+
+def at_the_mercy_of(directory: Path) -> str | None:
+    """Who can put another directory in the place of this one, because a directory above it is theirs; None: nobody.
+
+    What is ours stays unreadable for them, and the next start refuses a directory of theirs; but a running server
+    loses its files, and keeps what is new where they can remove it. That is said, and no reason to refuse: a volume of
+    a container and the checkout of another user are such places.
+    """
+    for chain in (directory.absolute(), directory.resolve()):
+        for entry, above in pairwise((chain, *chain.parents)):
+            try:
+                found = above.stat()
+            except OSError:
+                continue
+            if not _is_ours(found.st_uid):
+                return f"{_named(found.st_uid)} owns {above}"
+            with suppress(OSError):
+                if found.st_mode & stat.S_ISVTX and _is_ours(entry.lstat().st_uid):
+                    continue
+            if found.st_mode & stat.S_IWOTH:
+                return f"everybody may write in {above} ({stat.S_IMODE(found.st_mode):04o})"
+    return None
+
+
+def _is_ours(owner: int) -> bool:
+    """Whether a directory of this owner is as good as ours. In a user namespace, strangers have one number for all."""
+    if owner in (os.geteuid(), 0):
+        return True
+    with suppress(OSError, ValueError):
+        everybody_has_a_number = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+        return not everybody_has_a_number and owner == int(Path("/proc/sys/kernel/overflowuid").read_text())
+    return False
 
 
 def open_to_others(place: Place) -> int | None:

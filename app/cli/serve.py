@@ -17,7 +17,7 @@ import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from app.cli import first_key, terminal
+from app.cli import first_key, places, terminal
 from app.cli.first_key import FirstKey, State
 from app.cli.running import blamed_on, prepare
 from app.cli.unknown_settings import warn_of_unknown_settings
@@ -29,6 +29,8 @@ from app.storage.contents.blobs import open_blob_store
 from app.storage.rows import migrations
 from app.storage.rows.postgres_errors import DatabaseRefused
 from app.storage.storage import make_database
+
+_log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 0.5
 _SHUTDOWN_SECONDS = 15
@@ -170,6 +172,9 @@ def serve(
     logging.config.dictConfig(logs.configuration(settings))  # For what is said before uvicorn sets it.
     tracing.wanted()  # What is missing for it is said now.
     prepare(settings, may_make=True)
+    for place in places.of(settings):
+        if (whose := places.at_the_mercy_of(place.directory)) is not None:
+            _log.warning("%s can be taken away by somebody else: %s", place.directory, whose)
     if not settings.is_embedded:
         _check_schema(settings)
     # Opened once here, so that a place that can't be used is said in one sentence, not by every worker.

@@ -5,6 +5,7 @@ import pty
 import re
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -272,3 +273,47 @@ def greeted(directory: Path, *, on_a_terminal: bool) -> str:
         server.terminate()
         server.wait(30)
         os.close(ours)
+
+
+@needs_root
+def test_a_place_below_a_directory_of_another_user_is_used_and_told(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    data = theirs / "data"
+    data.mkdir(parents=True)
+    os.chown(theirs, STRANGER, STRANGER)
+    assert places.at_the_mercy_of(data) == f"user {STRANGER} (nobody) owns {theirs}"
+    found = Findings()
+    check_places(found, settings(data))
+    assert any(f"user {STRANGER} (nobody) owns {theirs}" in str(finding) for finding in found.found)
+    places.make_private(settings(data))
+    link = tmp_path / "link"
+    link.symlink_to(data)
+    assert places.at_the_mercy_of(link) == f"user {STRANGER} (nobody) owns {theirs}"
+
+
+@needs_root
+@pytest.mark.parametrize(("mode", "is_open"), [(0o777, True), (0o1777, False), (0o775, False)])
+def test_a_directory_above_that_is_open_to_all_is_told_unless_it_is_sticky(
+    mode: int, is_open: bool, tmp_path: Path
+) -> None:
+    data = tmp_path / "above" / "data"
+    data.mkdir(parents=True)
+    data.parent.chmod(mode)
+    told = places.at_the_mercy_of(data)
+    assert told == (f"everybody may write in {data.parent} ({mode:04o})" if is_open else None)
+
+
+@needs_root
+def test_a_service_that_is_not_roots_is_told_of_the_directories_above_its_own() -> None:
+    with tempfile.TemporaryDirectory() as name:  # one that another user can look into
+        Path(name).chmod(0o711)
+        theirs, data = Path(name, "theirs"), Path(name, "theirs", "data")
+        data.mkdir(parents=True)
+        os.chown(data, STRANGER, STRANGER)
+        os.chown(theirs, STRANGER - 1, STRANGER - 1)
+        os.seteuid(STRANGER)
+        try:
+            whose = [places.at_the_mercy_of(place) for place in (data, theirs)]
+        finally:
+            os.seteuid(0)
+        assert whose == [f"user {STRANGER - 1} owns {theirs}", None]
