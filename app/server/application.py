@@ -40,7 +40,7 @@ from app.keys.service import Authenticator, Keys
 from app.memories import routes as memory_routes
 from app.memories.moves import Moves
 from app.memories.service import Memories
-from app.server import health, tracing
+from app.server import health, logs, tracing
 from app.server.binding import RouteTable, nothing_at
 from app.server.draining import Draining
 from app.server.envelope import envelope
@@ -189,6 +189,7 @@ def create_gateway(settings: Settings | None = None) -> Application:
     """The whole service as one ASGI application; what `memstore serve` runs."""
     settings = settings or load()
     app = create_app(settings)
+    logs.catch_what_bypasses_them()
     app.state.tracing = tracing.from_environment()
     per_minute = settings.rate_limit_requests_per_minute, settings.rate_limit_written_bytes_per_minute
     secret = settings.bootstrap_api_key

@@ -7,19 +7,28 @@ printed, unless the level is `debug`. Routes appear as templates, stores by thei
 
 import json
 import logging
+import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from app.contract.calls import REQUEST_ID
+from app.contract.showing import escaped
 from app.settings import Settings
 
 requests_log = logging.getLogger("app.http.requests")
 """The lines about answers."""
 
+_uncaught_log = logging.getLogger(__name__)
+
 _FIELDS = ("method", "route", "status", "duration_ms")
 _WITHHELD = "(its text is printed at MEMSTORE_LOG_LEVEL=debug)"
+_KNOWN = {"app", "uvicorn", "alembic", "asyncio"}
+"""Whose messages are known to repeat nothing that a caller sent; of asyncio's, the first line."""
+_LONGEST = 2_000
+"""Characters of one line of a text."""
 
 
 def answered(request_id: str, method: str, route: str, status: int, seconds: float) -> None:
@@ -62,13 +71,22 @@ class _Lines(logging.Formatter):
         return found
 
     def _message(self, record: logging.LogRecord) -> str:
+        if self._with_texts:
+            return escaped(record.getMessage(), _LONGEST)
+        if record.name.partition(".")[0] not in _KNOWN:
+            # What a library says of its input is in the arguments, or was put into the text before.
+            said = f"{record.msg} " if record.args else ""
+            return escaped(f"{said}({record.filename}:{record.lineno}) {_WITHHELD}", _LONGEST)
         message = record.getMessage()
         # asyncio adds lines that show its objects: a task with its result, or with what its exception says.
-        return message if self._with_texts or record.name != "asyncio" else message.partition("\n")[0]
+        return escaped(message.partition("\n")[0] if record.name == "asyncio" else message.rstrip("\n"), _LONGEST)
 
     def _trace(self, error: BaseException) -> Iterator[str]:
         if self._with_texts:
-            yield from traceback.format_exception(error)
+            for text in traceback.format_exception(error):
+                first, *others = text.splitlines()
+                yield f"{escaped(first, _LONGEST)}\n"
+                yield from (f"  {escaped(line, _LONGEST)}\n" for line in others)  # None begins as a line of the log.
             return
         seen: set[int] = set()
         link: BaseException | None = error
@@ -98,6 +116,17 @@ class TextLines(_Lines):
         trace = found.pop("exception", "")
         line = " ".join([head, *(f"{name}={value}" for name, value in found.items())])
         return f"{line}\n{trace.rstrip()}" if trace else line
+
+
+def catch_what_bypasses_them() -> None:
+    """Let warnings, and exceptions that nobody is there to catch, take the way of every other line."""
+    logging.captureWarnings(True)
+    threading.excepthook = lambda found: _uncaught("a thread ended", found.exc_value)
+    sys.unraisablehook = lambda found: _uncaught("an exception could not be raised", found.exc_value)
+
+
+def _uncaught(what: str, error: BaseException | None) -> None:
+    _uncaught_log.error(what, exc_info=error)
 
 
 def configuration(settings: Settings) -> dict[str, Any]:

@@ -7,6 +7,9 @@ import logging
 import logging.config
 import re
 import secrets
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -238,3 +241,106 @@ def test_of_an_error_only_a_text_without_a_callers_words_is_for_the_log() -> Non
     assert for_log(NotFound(MARKER)) == "NotFound"
     assert for_log(ValueError(MARKER)) == "ValueError"
     assert for_log(Unavailable("the database does not answer")) == "the database does not answer"
+
+
+HOSTILE = f"{MARKER}\x1b]0;x\x07\x9b2J\u202e\u2028\r\n2026-11-28T00:00:00.000Z ERROR app: forged"
+"""What a terminal would obey, and a line that looks like one of ours."""
+LIBRARIES = (
+    "python_multipart.multipart", "botocore.retryhandler", "s3fs", "asyncpg", "sqlalchemy.pool", "urllib3", "fsspec",
+    "pydantic", "starlette", "py.warnings", "root", "no.such.library",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_of_a_librarys_message_the_template_is_printed_and_nothing_that_was_put_into_it(
+    name: str, log_format: Any
+) -> None:
+    log = logging.getLogger(name)
+
+    def say() -> None:
+        log.warning("%s is bad", HOSTILE)
+        log.warning(f"{HOSTILE} is bad")  # noqa: G004 - as libraries do
+        log.warning("%(what)s is bad", {"what": HOSTILE})
+
+    printed = formatted(Settings(log_format=log_format), log, say)
+    assert MARKER not in printed
+    assert printed.count("test_logs.py:") == 3 == len(printed.splitlines())
+    assert "%s is bad" in printed
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_no_line_holds_what_a_terminal_obeys_and_no_message_makes_a_second_line(level: Any, log_format: Any) -> None:
+    log = logging.getLogger("app.tests")
+
+    def say() -> None:
+        log.warning(HOSTILE)
+        log.warning("%s", HOSTILE)
+        try:
+            raise ValueError(HOSTILE)
+        except ValueError:
+            log.exception("failed")
+
+    printed = formatted(Settings(log_format=log_format, log_level=level), log, say)
+    assert all(line.isprintable() for line in printed.splitlines()), printed
+    assert sum("forged" in line and line.startswith("2026-11-28T00") for line in printed.splitlines()) == 0
+
+
+def test_warnings_and_exceptions_of_threads_take_the_way_of_other_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+    class Stubborn:
+        def __del__(self) -> None:
+            raise ValueError(HOSTILE)
+
+    def fail_in_a_thread() -> None:
+        raise ValueError(HOSTILE)
+
+    def say() -> None:
+        logs.catch_what_bypasses_them()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                logging.captureWarnings(True)
+                warnings.warn(HOSTILE, stacklevel=1)
+            thread = threading.Thread(target=fail_in_a_thread)
+            thread.start()
+            thread.join()
+            Stubborn()
+        finally:
+            logging.captureWarnings(False)
+
+    printed = formatted(Settings(log_format="json"), logging.getLogger(), say)
+    assert MARKER not in printed
+    found = [json.loads(line) for line in printed.splitlines()]
+    assert [line["logger"] for line in found] == ["py.warnings", "app.server.logs", "app.server.logs"]
+    assert all("builtins.ValueError" in line["exception"] for line in found[1:])
+
+
+PARTS = (
+    b"--other\r\n",
+    b"--b\r\nna me\x1b\xff%b: x\r\n\r\n\r\n--b--\r\n",
+    b'--b\r\ncontent-disposition: form-data; name="%b\x1b\n"\r\n\r\nx\r\n--b--\r\n',
+    b'--b\r\ncontent-disposition: form-data; name="f"; filename="%b"\r\n'
+    b"content-transfer-encoding: %b\r\n\r\nx\r\n--b--\r\n",
+    b"--b\r\n\r\n%b--b-x",
+)
+"""Forms that a parser of forms has something to say about."""
+
+
+def test_no_upload_puts_its_bytes_into_the_log(logging_server: Server) -> None:
+    with logging_server.http() as http:
+        for part in PARTS:
+            for boundary in (b"b", b"\t", b"\xff", b"x" * 300, b""):
+                answer = http.post(
+                    "/v1/memory_stores/import",
+                    content=part.replace(b"%b", MARKER.encode()),
+                    headers={b"content-type": b"multipart/form-data; boundary=%b; x=%b" % (boundary, MARKER.encode())},
+                )
+                assert 400 <= answer.status_code < 500, (part, boundary)
+    lines(logging_server, answer)
+    printed = logging_server.log.read_text()
+    assert MARKER not in printed
+    assert all(line.isprintable() for line in printed.splitlines())
