@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import httpx2
 import pytest
@@ -14,6 +14,7 @@ from app.cli import mount_settings
 from app.cli.main import app as program
 from app.cli.main import load
 from app.contract import errors, limits
+from app.http.documents import ErrorCause
 from app.settings import Settings
 from scripts.settings_table import environment_names
 from tests.docs.blocks import PROJECT
@@ -68,6 +69,18 @@ def error_types() -> set[tuple[int, str]]:
 def test_the_table_of_errors_is_the_exception_tree() -> None:
     listed = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", text_of("docs/reference/http-api.md"), re.MULTILINE)
     assert sorted((int(status), kind) for status, kind in listed) == sorted(error_types())
+
+
+def test_the_table_of_errors_says_of_each_when_it_comes_and_what_to_do() -> None:
+    section = text_of("docs/reference/http-api.md").partition("## Errors")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| \d{3} \| `\w+` \|(.*)\|(.*)\|$", section, re.MULTILINE)
+    assert len(rows) == len(error_types())
+    assert all(len(when.split()) > 2 < len(what_to_do.split()) for when, what_to_do in rows)
+    codes = get_args(get_type_hints(ErrorCause)["error_code"])
+    assert {code for code in codes if f"`{code}`" not in section} == set()
+    assert {"retry-after", "allow", "x-should-retry", "conflicting_memory_id", "conflicting_path", "erased"} <= set(
+        re.findall(r"[\w-]+", section)
+    )
 
 
 def test_the_limits_page_has_every_limit_of_the_contract() -> None:
