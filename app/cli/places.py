@@ -115,7 +115,7 @@ def refusal(place: Place) -> str | None:
 
 
 def at_the_mercy_of(directory: Path) -> str | None:
-    """Who can put another directory in the place of this one, because a directory above it is theirs; None: nobody.
+    """Those that can put another directory in the place of this one, since one above it is theirs; None: nobody can.
 
     What is ours stays unreadable for them, and the next start refuses a directory of theirs; but a running server
     loses its files, and keeps what is new where they can remove it. That is said, and no reason to refuse: a volume of
