@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from fastapi import Body, Depends, Header, Path, Query, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
-from pydantic import ConfigDict, Field, GetJsonSchemaHandler, with_config
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter, with_config
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import TypedDict
@@ -314,6 +314,9 @@ _OWN_HEADERS: dict[int | str, dict[str, Any]] = {
 }
 
 
+_ENVELOPE = f"#/components/schemas/{ErrorEnvelope.__name__}"
+
+
 def _headers(status: int | str) -> dict[str, Any]:
     headers = {"request-id": _REQUEST_ID}
     if status != 401:
@@ -337,5 +340,13 @@ def answers(
         if status in _ALWAYS or status in statuses:
             described[status] = {"description": _MEANINGS[status], "headers": _headers(status)}
             if with_body:
-                described[status]["model"] = ErrorEnvelope
+                described[status]["content"] = {"application/json": {"schema": {"$ref": _ENVELOPE}}}
     return described
+
+
+def add_refusals(document: dict[str, Any]) -> None:
+    """Put the schemas that `answers` refers to into a document, once for all routes."""
+    envelope = TypeAdapter(ErrorEnvelope).json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+    schemas = document["components"]["schemas"]
+    schemas |= {**envelope.pop("$defs"), ErrorEnvelope.__name__: envelope}
+    document["components"]["schemas"] = dict(sorted(schemas.items()))

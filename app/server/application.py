@@ -36,6 +36,7 @@ from app.history.comparing import Comparing
 from app.history.restoring import Restoring
 from app.history.rollback import Rollback
 from app.http.asgi import Application
+from app.http.documents import add_refusals
 from app.keys.service import Authenticator, Keys
 from app.memories import routes as memory_routes
 from app.memories.moves import Moves
@@ -137,6 +138,18 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return Response(envelope(refusal, request_id), refusal.status, headers, "application/json")
 
 
+def _describe_refusals_once(app: FastAPI) -> None:
+    """FastAPI itself would build the schemas of refusals for every status of every route, at each start."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            add_refusals(described())
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation extends a document
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The FastAPI application with every route declared, for the OpenAPI document and the operators' routes."""
     settings = settings or load()
@@ -171,6 +184,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    _describe_refusals_once(app)
     app.state.settings = settings
     app.state.storage = storage
     app.state.draining = draining
