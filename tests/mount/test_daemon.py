@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from app.mount.daemon.control import Disconnected
 from app.mount.daemon.places import Places
 from tests.mount.fuse_mounts import missing_for_fuse
 from tests.mount.hosts import Host, Sessions, host_of, is_running, wait_for
+from tests.mount.test_engine_erasure import traces
 from tests.support.backends import SQLITE_DISK, Backend, Services
 from tests.support.servers import MEMSTORE, Server, serve
 
@@ -157,6 +159,73 @@ def test_without_the_server_a_mount_starts_from_what_it_knew(
     away.start()
     host.memstore("flush")
     assert sessions.texts(notes) == {"/plan.md": "buy milk\n", "/late.md": "kept\n"}
+
+
+@pytest.mark.parametrize("how", ["the key is refused", "the session is gone", "the store is deleted"])
+def test_who_may_not_open_a_store_again_finds_no_copy_of_it_here(
+    host: Host, sessions: Sessions, away: Server, how: str
+) -> None:
+    secret = f"MARKER-{uuid.uuid4().hex}"
+    notes, other = sessions.store("Notes", **{secret: secret}), sessions.store("Other")
+    session = sessions.open(notes, other)
+    order = ("mount", "--session", session, "--root", host.root, "--mode", MIRROR, "--keep-cache")
+    host.memstore(*order)
+    away.kill()
+    (host.root / "notes/late.md").write_text("kept\n")
+    wait_for("the journal", lambda: host.store("notes")["pending"] == ["/late.md"])
+    host.memstore("unmount", "--root", host.root, "--timeout", "0", check=False)
+    away.start()
+    assert traces(host.directory, secret)
+    if how == "the session is gone":
+        sessions.beta.sessions.delete(session)
+    if how == "the store is deleted":
+        sessions.beta.memory_stores.delete(notes)
+    key = {"MEMSTORE_API_KEY": "msk_none"} if how == "the key is refused" else {}
+    again = host.memstore(*order, environment=key, check=False)
+    assert again.returncode == 2
+    assert "not saved, and still in the journal in" in again.stderr
+    assert "/late.md" in again.stderr
+    assert traces(host.directory, secret) == []
+    assert traces(host.places.state, "late.md")
+
+
+def test_an_unsent_edit_of_a_memory_that_was_erased_meanwhile_is_kept_by_the_next_mount_and_never_sent(
+    host: Host, sessions: Sessions, away: Server, mode: str
+) -> None:
+    secret = f"MARKER-{uuid.uuid4().hex}"
+    text = f"# Person\n\n{secret} likes tea\n"
+    notes = sessions.store("Notes", person=text, untouched=text, plan="buy milk\n", late=text)
+    session = sessions.open(notes)
+    mount(host, session, mode)
+    root = host.root / "notes"
+    assert (root / "person.md").read_text() == (root / "untouched.md").read_text() == text
+    away.kill()
+    with (root / "person.md").open("a") as edited:
+        edited.write("an edit\n")
+    wait_for("the journal", lambda: host.store("notes")["pending"] == ["/person.md"])
+    host.kill()
+    unsent = ["/person.md"]
+    if mode == MIRROR:  # its files are still there
+        with (root / "late.md").open("a") as edited:
+            edited.write("an edit of which no daemon knows\n")
+        unsent.insert(0, "/late.md")
+    away.start()
+    away.cli("forget", "--store", notes, "--contains", secret, "--yes")
+
+    mount(host, session, mode)
+
+    wait_for("what is kept", lambda: sorted(item["path"] for item in host.store("notes")["kept"]) == unsent)
+    known = host.store("notes")["kept"]
+    assert all(item["reason"].startswith("erased") and secret in Path(item["place"]).read_text() for item in known)
+    wait_for("the tree", lambda: sorted(path.name for path in root.iterdir()) == ["plan.md"])
+    ended = host.memstore("unmount", "--root", host.root, check=False)
+    assert ended.returncode == 1
+    assert all(f"notes{path}  ({notes}/" in ended.stderr for path in unsent)
+    assert sessions.texts(notes) == {"/plan.md": "buy milk\n"}
+    assert [sessions.history(notes, path) for path in ("/person.md", "/late.md", "/untouched.md")] == [[], [], []]
+    for item in known:
+        host.memstore("kept", "discard", f"{notes}/{item['id']}")
+    assert traces(host.directory, secret) == []
 
 
 def test_another_daemon_does_not_take_what_one_has(host: Host, sessions: Sessions, fuse: None) -> None:

@@ -40,7 +40,11 @@ class ServerAway(MountError):
     """The server does not answer, or not now; it may later."""
 
 
-class NotThere(MountError):
+class NoAccess(MountError):
+    """The server refuses the credential, or it no longer opens this."""
+
+
+class NotThere(NoAccess):
     """The server has no such thing, or not for this credential."""
 
 
@@ -95,11 +99,11 @@ class Account:
         """
         session = self._request("GET", f"/v1/sessions/{quote(session_id, safe='')}", f"the session {session_id}")
         if session.get("archived_at"):
-            raise MountError(f"the session {session_id} is archived: its stores can no longer be opened")
+            raise NoAccess(f"the session {session_id} is archived: its stores can no longer be opened")
         with self._read():
             attachments = [_attachment(resource) for resource in wire.stores_of(session)]
         if not attachments:
-            raise MountError(
+            raise NoAccess(
                 f"the session {session_id} has no memory store attached; stores are attached when a session is made"
             )
         return attachments
@@ -295,9 +299,9 @@ def _refusal(url: str, credentials: Credentials, what: str, status: int, body: b
     said = failure(status, {}, body).message
     which = "MEMSTORE_TOKEN" if credentials.token else "MEMSTORE_API_KEY"
     if status == 401:
-        return MountError(f"{url} does not accept {which}: {said}")
+        return NoAccess(f"{url} does not accept {which}: {said}")
     if status == 403:
-        return MountError(f"{which} gives no access to {what} on {url}: {said}")
+        return NoAccess(f"{which} gives no access to {what} on {url}: {said}")
     if status == 404:
         return NotThere(f"{url} has no {what.removeprefix('the ')} for {which}: {said}")
     if status == 429 or status >= 500:

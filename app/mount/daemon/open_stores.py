@@ -9,20 +9,22 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from app.client.api import StoreApi
-from app.mount.daemon.account import Account, Attachment, ServerAway, SessionToken, distinct
+from app.mount.daemon.account import Account, Attachment, NoAccess, ServerAway, SessionToken, distinct
 from app.mount.daemon.frontends import FrontEnd
 from app.mount.daemon.orders import Order
 from app.mount.daemon.places import Places, make_private, private
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import MountError
+from app.mount.sync.journal import Journal
 from app.mount.sync.kept import KeptHere
 from app.mount.sync.remembered import Remembered
 
@@ -109,8 +111,34 @@ class Opener:
                 return [Attachment.of_json(item) for item in json.loads(known.read_text())]
             except (OSError, ValueError, TypeError):
                 raise away from None
+        except NoAccess as refused:
+            left = self._drop_copies(order, but=())
+            known.unlink(missing_ok=True)
+            raise NoAccess("; ".join([str(refused), *chain.from_iterable(left.values())])) from refused
+        for directory in self._drop_copies(order, but=[attachment.store_id for attachment in found]):
+            log.warning("%s: not all of a store that is no longer attached was saved", directory)  # a log has no paths
         _write_attachments(known, [asdict(attachment) for attachment in found])
         return found
+
+    def _drop_copies(self, order: Order, but: Collection[str]) -> dict[Path, list[str]]:
+        """Keep nothing that an owner may no longer open, except what is not saved.
+
+        but: the stores that it may still open. Returns sentences that name what stays, by the directory that has it.
+        """
+        url, owner = order.credentials.base_url, order.owner
+        stores = self._places.stores_of(url, owner) if order.session_id else [order.store_id or ""]
+        staying = {}
+        for store_id in stores:
+            if store_id in but:
+                continue
+            for directory in self._places.attachment_state(url, owner, store_id).glob("*/"):
+                with self._lock:
+                    if directory in self._in_use:
+                        continue  # the server tells its engine as well
+                if stays := _let_go(directory):
+                    staying[directory] = stays
+            self._cache(order.cache or self._places.cache).drop_needless(store_id)
+        return staying
 
     def _attachments_file(self, order: Order) -> Path:
         return self._places.attachments_file(order.credentials.base_url, order.session_id or f"-{order.store_id}")
@@ -228,6 +256,25 @@ class Opener:
             else:
                 token.use(account)
             return token
+
+
+def _let_go(directory: Path) -> list[str]:
+    """Drop an engine's copies, and all of it if nothing is unsaved; sentences that name what stays."""
+    try:
+        journal = Journal(directory)
+    except MountError as error:  # another daemon serves it, or the disk is damaged
+        return [str(error)]
+    try:
+        stays = journal.left()
+    finally:
+        journal.close()
+    if stays:
+        Remembered.remove(directory)
+    else:
+        _settled(directory, keep=False)
+    if any(directory.glob("mirror/*.db")):
+        stays.append("a mirror that was not unmounted left its files in its directory; they stay until you remove them")
+    return stays
 
 
 def _settled(directory: Path, *, keep: bool) -> None:

@@ -71,6 +71,11 @@ class Places:
         """Remembers what an owner had attached, for a start while the server is away."""
         return self._owner_state(base_url, owner) / "attachments.json"
 
+    def stores_of(self, base_url: str, owner: str) -> list[str]:
+        """The stores of which an owner has something on this host."""
+        known = self._owner_state(base_url, owner)
+        return [home.name for home in known.iterdir() if home.is_dir()] if known.is_dir() else []
+
     def _owner_state(self, base_url: str, owner: str) -> Path:
         server = f"{_safe(base_url.partition('://')[2])[:80]}-{digest(base_url)}"
         return self.state / server / _safe(owner)

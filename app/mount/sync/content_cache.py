@@ -109,10 +109,7 @@ class ContentCache:
                 for key in [key for key in self._unwritten if key[0] == store_id]:
                     self._leave_memory(key)
         if not keep:
-            if users:
-                self.sweep(store_id)
-            else:
-                self.drop_store(store_id)
+            self.drop_needless(store_id)
 
     def drop_unused(self, store_id: str, digests: Iterable[str]) -> None:
         """Drop those of these contents that no user of the store needs."""
@@ -120,6 +117,13 @@ class ContentCache:
             key = store_id, sha256
             if not self._is_used(key):
                 self._drop(key)
+
+    def drop_needless(self, store_id: str) -> None:
+        """Drop everything of the store that no user needs now."""
+        if self._users.get(store_id):
+            self.sweep(store_id)
+        else:
+            self.drop_store(store_id)
 
     def sweep(self, store_id: str) -> None:
         """Drop everything of the store that no user needs: what became needless while there was none."""

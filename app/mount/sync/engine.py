@@ -165,10 +165,12 @@ class StoreEngine:
             self._follower.take_snapshot()
         except (Unauthorized, Forbidden) as error:
             self._drop_everything()
-            raise MountError(f"the token does not open the store {self._api.store_id}: {error.message}") from error
+            refused = f"the token does not open the store {self._api.store_id}: {error.message}"
+            raise MountError("; ".join([refused, *self._journal.left()])) from error
         except Missing as error:
             self._forget()
-            raise MountError(f"there is no store {self._api.store_id} for this token: {error.message}") from error
+            refused = f"there is no store {self._api.store_id} for this token: {error.message}"
+            raise MountError("; ".join([refused, *self._journal.left()])) from error
         except Away as error:
             if remembered is None:
                 raise MountError(f"the server does not answer: {error.message}") from error

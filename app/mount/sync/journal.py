@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.contract.showing import escaped
 from app.mount.sync.errors import MountError
 from app.mount.sync.intents import Intent
 
@@ -31,6 +32,8 @@ _DONE = "done"
 _SENT = "sent_for"
 _COMPACT_BYTES = 1 << 20
 """What is done and still in the file is at most this, or as much as what is pending."""
+_NAMED = 10
+"""How many unsaved paths a sentence names."""
 _log = logging.getLogger(__name__)
 
 
@@ -224,6 +227,14 @@ class Journal:
             for intent in intents:
                 intent.sent += self._sent.get(intent.number, [])
             return intents
+
+    def left(self) -> list[str]:
+        """A sentence that names what was pending when the journal was opened; none if nothing was."""
+        paths = sorted({escaped(intent.name) for intent in self.pending()})
+        if not paths:
+            return []
+        named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else "")
+        return [f"not saved, and still in the journal in {self._path.parent}: {named}"]
 
     @property
     def last_number(self) -> int:
