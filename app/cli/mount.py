@@ -317,15 +317,16 @@ _WHERE = {
 def _print_unsaved(answer: dict[str, Any]) -> None:
     """Say where each text is that is not on the server, and that others are kept from before."""
     for where, sentence in _WHERE.items():
-        items = [item for item in answer["unsaved"] if item.get("where") == where]
+        # A daemon that was started before an upgrade does not say where: it kept all of them in its journals.
+        items = [item for item in answer["unsaved"] if item.get("where", "pending") == where]
         if items:
             terminal.echo(sentence, err=True)
         for item in items:
             store_id = item["memory_store_id"]
             more = {
                 "pending": f"store {store_id}, journal in {item['journal']}",
-                "kept": f"{store_id}/{item['kept']}, {item['place']}: {item['reason']}",
-                "file": f"store {store_id}, {item['place']}",
+                "kept": f"{store_id}/{item.get('kept')}, {item.get('place')}: {item.get('reason')}",
+                "file": f"store {store_id}, {item.get('place')}",
             }[where]
             terminal.echo(field(f"  {item['path']}  ({more})"), err=True)
     _mention_kept(answer, said={item.get("kept") for item in answer["unsaved"]})
@@ -333,7 +334,7 @@ def _print_unsaved(answer: dict[str, Any]) -> None:
 
 def _mention_kept(answer: dict[str, Any], stores: set[str] | None = None, said: Collection[str] = ()) -> None:
     """Remind of kept texts. stores: only of these. said: IDs that were told already."""
-    found = texts_in(Path(answer["state_directory"]))
+    found = texts_in(Path(answer.get("state_directory") or _places().state))
     number = sum(kept.id not in said and (stores is None or store_id in stores) for store_id, kept in found)
     if number:
         terminal.echo(f"note: {count_of(number)} on this host: {HINT}", err=True)
@@ -362,7 +363,8 @@ def _lines_of(known: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield field(f"{entry['path']}  {entry['memory_store_id']}{where}  ({_kind(entry)})")
         connected = "connected" if entry["connected"] else "NOT CONNECTED"
-        yield field(f"  {connected}, feed {entry['feed']}, last sync {entry['last_sync'] or 'never'}")
+        saved = f", last write saved {entry['last_sync']}" if entry["last_sync"] else ""  # none yet: nothing to tell
+        yield field(f"  {connected}, feed {entry['feed']}{saved}")
         on_disk = {(item["path"], item["reason"]) for item in entry.get("kept", ())}  # told below, with their places
         for name, what in (
             ("pending", "waits for the server"),

@@ -106,7 +106,7 @@ class StoreApi:
                 try:
                     yield wire.memory(item)
                 except Odd as found:
-                    odd.append(found)
+                    odd.append(found.with_traceback(None))
             page = wire.next_page(answer)
             if not page:
                 return
@@ -230,6 +230,6 @@ def _counted(texts: Iterator[bytes], count: int, odd: list[Odd]) -> Iterator[Mem
             try:
                 yield wire.memory(wire.document(text))
             except Odd as item:
-                odd.append(item)
+                odd.append(item.with_traceback(None))
     if found != count:
         raise Away(200, f"the snapshot has not the {count:,} memories that it announced")

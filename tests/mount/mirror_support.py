@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,6 +197,8 @@ class FakeEngine:
 def check_path(path: str) -> None:
     if any(ord(letter) < 32 for letter in path):
         raise Refused(errno.EINVAL, "has a control character")
+    if not unicodedata.is_normalized("NFC", path):
+        raise Refused(errno.EINVAL, "is not composed")
 
 
 def files_below(root: Path) -> dict[str, str]:
@@ -206,7 +209,7 @@ def files_below(root: Path) -> dict[str, str]:
             file = Path(directory, name)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 if not file.is_symlink() and file.is_file():
-                    found[f"/{file.relative_to(root)}"] = file.read_text()
+                    found[f"/{file.relative_to(root)}"] = file.read_text(errors="replace")
     return dict(sorted(found.items()))
 
 

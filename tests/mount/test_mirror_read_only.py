@@ -1,6 +1,8 @@
 """A read-only attachment shows changes of others, and takes none."""
 
 import errno
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,12 +29,13 @@ def bound(store: FakeStore, tmp_path: Path) -> Iterator[Mirror]:
     assert not is_mounted(mirror.path)
 
 
+def refuse_to_mount(*_: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
 @pytest.fixture
 def by_modes(store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(syscalls, "mount", refuse)
+    monkeypatch.setattr(syscalls, "mount", refuse_to_mount)
     with Mirror(store, tmp_path, read_only=True) as mirror:
         yield mirror
 
@@ -110,10 +113,35 @@ def test_what_the_owner_changed_all_the_same_is_taken_back(store: FakeStore, by_
     assert by_modes.engine.calls == []
 
 
+def names_below(root: Path) -> list[str]:
+    """All names; what goes away during the look may be among them or not."""
+    return sorted(name for _, directories, files in os.walk(root) for name in (*directories, *files))
+
+
 @pytest.mark.parametrize("command", ["rm plan.md", "rm -r deep || true", "mv deep moved", "mkdir -p x/y"])
 def test_what_the_owner_took_away_comes_back(store: FakeStore, by_modes: Mirror, command: str) -> None:
     by_modes.sh(command)
-    eventually(lambda: sorted(p.name for p in by_modes.path.rglob("*")) == ["a.md", "deep", "plan.md"])
+    eventually(lambda: names_below(by_modes.path) == ["a.md", "deep", "plan.md"])
     assert by_modes.files() == FILES
     assert store.files() == FILES
     assert by_modes.engine.calls == []
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
+@pytest.mark.parametrize("protection", ["bind", "modes"])
+def test_a_directory_that_is_closed_to_others_stays_closed(
+    store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protection: str, mode: int
+) -> None:
+    if protection == "modes":
+        monkeypatch.setattr(syscalls, "mount", refuse_to_mount)
+    elif not may_mount(tmp_path):
+        pytest.skip("bind mounts are not allowed here")
+    root = tmp_path / "notes"
+    root.mkdir(mode=mode)
+    with Mirror(store, tmp_path, read_only=True) as mirror:
+        assert mirror.front.status()["protection"] == protection
+        assert stat.S_IMODE(root.stat().st_mode) == mode & 0o555
+        mirror.die()
+        mirror.live_again()
+        assert stat.S_IMODE(root.stat().st_mode) == mode & 0o555
+    assert stat.S_IMODE(root.stat().st_mode) == mode

@@ -27,7 +27,7 @@ SHRINK = [Phase.shrink] if os.environ.get("MEMSTORE_TEST_MODEL_SHRINK") else []
 
 ANYWHERE = settings(deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
 IN_CI = settings(ANYWHERE, stateful_step_count=30, derandomize=True, phases=[Phase.generate])
-EXAMPLES_IN_CI = {OneWriterAtATime: 12, EverybodyAtOnce: 5}
+EXAMPLES_IN_CI = {OneWriterAtATime: 10, EverybodyAtOnce: 5}
 LONG = settings(
     ANYWHERE,
     max_examples=int(EXAMPLES or 1),

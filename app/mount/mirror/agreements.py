@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS agreed (
   stat TEXT NOT NULL,      -- JSON: the fields of Stat in their order; of the file on disk
   ours INTEGER NOT NULL    -- 1: the content came from the disk, 0: from the server
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS directory (path TEXT PRIMARY KEY, inode INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS directory (path TEXT PRIMARY KEY, inode INTEGER NOT NULL) WITHOUT ROWID;  -- identity_of
 CREATE TABLE IF NOT EXISTS displaced (  -- files that a remote change took out of the tree, until it is sure that
   name TEXT PRIMARY KEY,                -- nobody wrote to them at the last moment
   entry TEXT NOT NULL,                  -- what the file held then
@@ -153,7 +153,7 @@ class Agreements(Mapping[str, Agreed]):
     @root.setter
     def root(self, root: Root) -> None:
         self._database.execute("DELETE FROM root")
-        self._database.execute("INSERT INTO root VALUES (?, ?)", (root.device, root.inode))
+        self._database.execute("INSERT INTO root VALUES (?, ?)", (root.device, root.identity))
 
     def is_another_boot(self, boot_id: str) -> bool:
         """Whether the machine was started again since the last call; this start is remembered."""
@@ -165,15 +165,15 @@ class Agreements(Mapping[str, Agreed]):
 
     @property
     def directories(self) -> Mapping[str, int]:
-        """The directories that were there when last looked at, with their inodes."""
+        """The directories that were there when last looked at, each with what tells it from another (`identity_of`)."""
         return self._directories
 
     def add_directories(self, directories: Mapping[str, int]) -> None:
         """These are there."""
         new = {
-            path: inode
-            for path, inode in directories.items()
-            if self._directories.get(path) != inode and not _has_surrogates(path)
+            path: identity
+            for path, identity in directories.items()
+            if self._directories.get(path) != identity and not _has_surrogates(path)
         }
         self._directories.update(new)
         self._database.executemany("INSERT OR REPLACE INTO directory VALUES (?, ?)", new.items())

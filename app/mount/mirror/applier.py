@@ -55,16 +55,17 @@ class Applier:
         with contextlib.suppress(OSError):
             self._aside.rmdir()
         if self._read_only:
-            self._set_root_mode(0o755)
+            self._change_root_mode(lambda mode: mode | 0o200)
 
     def protect_root(self) -> None:
         """Take away the right to write in the root of a read-only tree; the root is new, or was made again."""
         if self._read_only:
-            self._set_root_mode(0o555)
+            self._change_root_mode(lambda mode: mode & ~0o222)
 
-    def _set_root_mode(self, mode: int) -> None:
+    def _change_root_mode(self, change: Callable[[int], int]) -> None:
+        """The right to read stays as its owner has set it: a directory that is closed to others stays so."""
         with self._tree.directory("") as root:
-            os.fchmod(root, mode)
+            os.fchmod(root, change(modes.S_IMODE(os.fstat(root).st_mode)))
 
     def create(self, entry: Entry, data: bytes) -> Stat:
         """Make the file of a memory where nothing is.
@@ -123,8 +124,10 @@ class Applier:
             finally:
                 os.close(fresh_descriptor)
 
-    def remove(self, was: Entry) -> None:
-        """Take away the file of a memory that is gone, and the directories this leaves empty.
+    def remove(self, was: Entry, *, prune: bool = True) -> None:
+        """Take away the file of a memory that is gone.
+
+        prune: remove the directories this leaves empty.
 
         Raises:
             Edited, Busy: as `replace`.
@@ -141,8 +144,10 @@ class Applier:
                 raise Busy(was.path)
         self.prune(was.path)
 
-    def move(self, was: Entry, entry: Entry) -> None:
+    def move(self, was: Entry, entry: Entry, *, prune: bool = True) -> None:
         """A memory got another path: so does its file, whatever it holds, open or not.
+
+        prune: remove the directories this leaves empty.
 
         Raises:
             FileExistsError: something is at the new path.
@@ -156,7 +161,8 @@ class Applier:
             self._writable(old_directory),
         ):
             _rename_to_nothing(old_directory, old_name, directory, name)
-        self.prune(was.path)
+        if prune:
+            self.prune(was.path)
 
     def discard(self, path: str) -> None:
         """Take away what somebody put into a read-only tree: a file, a link or an empty directory."""

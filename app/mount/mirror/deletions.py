@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from app.mount.mirror.agreements import Agreements
-from app.mount.mirror.tree import Tree
+from app.mount.mirror.tree import Tree, identity_of
 
 QUIET_SECONDS = 0.15
 """After the last delete: what makes `rm -rf` of the root itself seen before its files are taken for deleted."""
@@ -35,7 +35,8 @@ class Gone:
 
     since: float
     by_event: bool
-    parent_inode: int | None
+    parent: int | None
+    """Which directory held it (`identity_of`), as far as it is known."""
     looks: int = 0
     last_look: float = 0.0
 
@@ -98,13 +99,16 @@ class Deletions:
     def _note(self, path: str) -> Gone:
         if path not in self._gone:
             parent = path.rpartition("/")[0]
-            inode = self._tree.identity.inode if parent == "" else self._agreements.directories.get(parent)
-            self._gone[path] = Gone(time.monotonic(), by_event=False, parent_inode=inode)
+            known = self._agreements.directories.get(parent)
+            self._gone[path] = Gone(time.monotonic(), by_event=False, parent=known)
         return self._gone[path]
 
     def _parent_is_intact(self, path: str, gone: Gone) -> bool:
         parent = path.rpartition("/")[0]
         if parent == "":
             return True
-        status = self._tree.stat(parent)
-        return status is not None and status.st_ino == gone.parent_inode
+        try:
+            with self._tree.directory(parent) as descriptor:
+                return identity_of(descriptor) == gone.parent
+        except OSError:
+            return False

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import select
+import stat
 import threading
 import time
 from collections.abc import Mapping
@@ -182,7 +183,9 @@ class MirrorFrontEnd:
         """The tree, the directory beside it, and the latter's name if it has to be inside the tree."""
         source = self._state_dir / f"{name}.tree"
         if self._read_only or binding.is_bound(source, self._target) or binding.is_read_only(self._target):
-            source.mkdir(mode=0o755, exist_ok=True)
+            source.mkdir(mode=0o700, exist_ok=True)
+            if not binding.is_bound(source, self._target):  # what is closed to others stays so under what covers it
+                source.chmod(stat.S_IMODE(self._target.stat().st_mode) | stat.S_IRWXU)
             if binding.bind(source, self._target, read_only=self._read_only):
                 self._bound = source
                 self._open.callback(binding.unbind, source, self._target)

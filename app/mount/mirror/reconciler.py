@@ -21,6 +21,7 @@ from app.mount.mirror.contents import Contents
 from app.mount.mirror.deletions import Deletions, Verdict
 from app.mount.mirror.moves import Moves
 from app.mount.mirror.notes import LocalOnly, Notes
+from app.mount.mirror.spellings import Spellings, composed
 from app.mount.mirror.tree import Busy, Content, Stat, Tree, not_a_file
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import Erased, Offline, Refused
@@ -61,6 +62,7 @@ class Reconciler:
         self._read_only = read_only
         self.notes = Notes()
         self.deletions = Deletions(tree, agreements)
+        self.spellings = Spellings(engine, tree, applier, agreements)
         self.moves = Moves(engine, tree, applier, agreements, self.notes, self.deletions, read_only=read_only)
 
     def look(self, path: str, *, final: bool = False) -> float | None:
@@ -123,6 +125,8 @@ class Reconciler:
             return True, self.refuse(path, stat, reason, remote)
         self.notes.suspects.discard(path)
         sha256 = hashlib.sha256(content.data).hexdigest()
+        if path != composed(path) and not self._read_only:
+            return True, self._compose(_shown(path, content, sha256), content, final=final)
         if agreed and agreed.entry.sha256 == sha256:
             self._agree(path, agreed.entry, content.stat, ours=agreed.ours)
         elif remote and remote.sha256 == sha256:
@@ -285,6 +289,28 @@ class Reconciler:
         else:
             self._agree(path, entry, content.stat, ours=True)
         return _NOW if merged else None
+
+    def _compose(self, shown: Entry, content: Content, *, final: bool) -> float | None:
+        """Give the composed name to the file, or its text to the file that has that name."""
+
+        def look(name: str) -> None:
+            self.look(name, final=final)  # an event tells of the name as well, so that it is looked at again
+
+        name = composed(shown.path)
+        try:
+            if self.spellings.rename(shown):
+                look(name)
+            else:
+                self.spellings.merge(shown, content, look)
+        except Erased as erased:
+            return self._set_aside(shown.path, content, shown.sha256, None, erased)
+        except Refused as refused:
+            if not self._is_kept_beside(name, shown.sha256):
+                return self.refuse(shown.path, content.stat, refused)
+            self._applier.remove(shown)
+            look(name)
+        self.notes.forget(shown.path)
+        return None
 
     def _set_aside(
         self, path: str, content: Content, sha256: str, agreed: Agreed | None, erased: Erased

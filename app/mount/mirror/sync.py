@@ -17,6 +17,7 @@ from app.mount.mirror.agreements import Agreed, Agreements, Displaced
 from app.mount.mirror.applier import Applier, Edited
 from app.mount.mirror.reconciler import Reconciler
 from app.mount.mirror.schedule import Schedule
+from app.mount.mirror.spellings import composed
 from app.mount.mirror.tree import Busy, Listing, Stat, Tree
 from app.mount.mirror.watcher import Event, Seen, Watcher
 from app.mount.sync.engine import StoreEngine
@@ -259,6 +260,8 @@ class Sync:
             self._remove_directories(path for path in listing.directories if path not in needed)
         elif self._engine.status().get("gone"):
             self._remove_directories(listing.directories)
+        else:
+            self._reconciler.spellings.remove_directories(listing.directories)
         self._agreements.set_directories(listing.directories)
         self._applier.late_edits(self._save_late, wait=not final)
         self._agreements.drop_texts()
@@ -318,7 +321,7 @@ class Sync:
         """Save an edit that went into a file after it had been replaced."""
         entry = displaced.entry
         try:
-            self._engine.save(entry.path, data, entry, base_text=self._agreements.text(entry.sha256))
+            self._engine.save(composed(entry.path), data, entry, base_text=self._agreements.text(entry.sha256))
         except (Refused, Offline) as error:
             _log.warning("an edit made while its file was replaced is not saved yet: %s", type(error).__name__)
             return False

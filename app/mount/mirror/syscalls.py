@@ -68,6 +68,32 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
     )
 
 
+_AT_EMPTY_PATH = 0x1000
+_STATX_BTIME = 0x800
+
+
+class _Statx(ctypes.Structure):
+    _fields_ = (
+        ("mask", ctypes.c_uint32),
+        ("before", ctypes.c_char * 76),
+        ("born_seconds", ctypes.c_int64),
+        ("born_nanoseconds", ctypes.c_uint32),
+        ("after", ctypes.c_char * 164),
+    )
+
+
+def birth_ns(descriptor: int) -> int:
+    """When the file or directory was made (statx(2)), in nanoseconds; 0 where kernel or file system do not tell."""
+    found = _Statx()
+    flags, mask = ctypes.c_int(_AT_EMPTY_PATH), ctypes.c_uint(_STATX_BTIME)
+    try:
+        _call("statx", descriptor, b"", flags, mask, ctypes.byref(found))
+    except OSError:
+        return 0
+    known = found.mask & _STATX_BTIME
+    return int(found.born_seconds * 10**9 + found.born_nanoseconds) if known else 0
+
+
 def renameat2(old_dir: int, old: str, new_dir: int, new: str, flags: int) -> None:
     """Rename with RENAME_NOREPLACE or RENAME_EXCHANGE (rename(2)); names relative to directory descriptors.
 

@@ -80,7 +80,11 @@ class Stat:
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def same_file(self, other: "Stat") -> bool:
-        """Whether both are one file with one content, perhaps under another name: a rename changes the ctime."""
+        """Whether both are one file with one content, perhaps under another name: a rename changes the ctime.
+
+        A birth time would add little: another file that got the freed inode would need the same size and the same
+        time to the nanosecond, as only a copy with its times has them.
+        """
         return (self.inode, self.size, self.mtime_ns) == (other.inode, other.size, other.mtime_ns)
 
     def to_be_read_again(self) -> "Stat":
@@ -88,12 +92,17 @@ class Stat:
         return replace(self, ctime_ns=0)
 
 
+def identity_of(descriptor: int) -> int:
+    """Which directory this is, in 63 bits: its inode and its birth, for a later one may get the same inode."""
+    return (syscalls.birth_ns(descriptor) * 31 ^ os.fstat(descriptor).st_ino) & (2**63 - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
     """Which directory the root is, across renames and restarts."""
 
     device: int
-    inode: int
+    identity: int
 
 
 @dataclass(slots=True)
@@ -102,7 +111,7 @@ class Listing:
 
     files: dict[str, Stat] = field(default_factory=dict)
     directories: dict[str, int] = field(default_factory=dict)
-    """Path to inode; the root is not among them."""
+    """Path to `identity_of`; the root is not among them."""
     odd: dict[str, tuple[Stat, Refused]] = field(default_factory=dict)
     """Links, devices and other things that no memory can be, and directories that can't be entered."""
 
@@ -125,11 +134,10 @@ class Tree:
         self._hidden = hidden
         root.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(root, OPEN_DIRECTORY)
-        self.identity = self._identity(os.fstat(self._fd))
+        self.identity = self._identity()
 
-    @staticmethod
-    def _identity(status: os.stat_result) -> Root:
-        return Root(status.st_dev, status.st_ino)
+    def _identity(self) -> Root:
+        return Root(os.fstat(self._fd).st_dev, identity_of(self._fd))
 
     def close(self) -> None:
         """Close the directory."""
@@ -138,7 +146,7 @@ class Tree:
     def is_there(self) -> bool:
         """Whether the path still leads to the directory that was opened."""
         try:
-            return self._identity(os.stat(self.root, follow_symlinks=False)) == self.identity
+            return os.path.samestat(os.stat(self.root, follow_symlinks=False), os.fstat(self._fd))
         except OSError:
             return False
 
@@ -148,7 +156,7 @@ class Tree:
         descriptor = os.open(self.root, OPEN_DIRECTORY)
         os.close(self._fd)
         self._fd = descriptor
-        self.identity = self._identity(os.fstat(descriptor))
+        self.identity = self._identity()
 
     @contextlib.contextmanager
     def directory(self, path: str) -> Iterator[int]:
@@ -195,7 +203,7 @@ class Tree:
         listing = Listing()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), self.directory(path) as descriptor:
             if path:
-                listing.directories[path] = os.fstat(descriptor).st_ino
+                listing.directories[path] = identity_of(descriptor)
             self._walk(descriptor, path, watch, listing)
         return listing
 
@@ -240,7 +248,7 @@ class Tree:
             listing.odd[path] = Stat.of(status), Refused(error.errno or errno.EIO, "the directory can't be read")
             return
         try:
-            listing.directories[path] = status.st_ino
+            listing.directories[path] = identity_of(below)
             self._walk(below, path, watch, listing)
         finally:
             os.close(below)

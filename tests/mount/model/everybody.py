@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from app.mount.daemon.orders import FUSE, MIRROR
-from tests.mount.model.machine import NEED_CONTENT, Machine, check_fold, directories, files, lines, outcome_of, sizes
+from tests.mount.model.machine import (
+    NEED_CONTENT,
+    Machine,
+    check_fold,
+    directories,
+    files,
+    lines,
+    outcome_of,
+    sizes,
+    specials,
+)
 from tests.mount.model.world import ApiWriter, MountWriter, Writer
 
 
@@ -140,6 +150,12 @@ class EverybodyAtOnce(Machine):
     @rule(number=writer_numbers, path=files)
     def unlink(self, number: int, path: str) -> None:
         self.do(self.who(number), "unlink", path)
+
+    @rule(number=writer_numbers, path=files, kind=specials)
+    def something_special_gets_a_freed_inode(self, number: int, path: str, kind: str) -> None:
+        writer = self.who(number)
+        self.do(writer, "unlink", path)
+        self.make_special(writer, path, kind)
 
     @rule(number=writer_numbers, path=directories)
     def rmdir(self, number: int, path: str) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from app.mount.daemon.orders import MIRROR
+from app.mount.daemon.orders import FUSE, MIRROR
 from tests.mount.model.world import MountWriter, Place, Version, World, Writer
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ IN_STEP_SECONDS = 5.0
 """How long a mirror is waited for before it is killed."""
 
 cuts = st.sampled_from(["refuse", "hang"])
+specials = st.sampled_from(["link", "pipe", "bytes"])
 first_or_second = st.integers(0, 1)
 
 
@@ -64,6 +65,16 @@ class Machine(RuleBasedStateMachine):
 
     def told(self, line: str) -> None:
         self.outcomes.append(line)
+
+    def make_special(self, writer: Writer, path: str, kind: str) -> None:
+        """Put something beside the path that no memory can be, and remove it: neither a mount nor the store minds."""
+        if not isinstance(writer, MountWriter) or (writer.mode == FUSE and kind == "bytes"):
+            return
+        special = f"{path.rpartition('/')[0]}/special"
+        outcome = outcome_of(lambda: writer.make_special(special, kind))
+        self.told(f"{writer} make_special{special, kind} → {outcome}")
+        allowed = ("ENOENT", "ENOTDIR", "EPERM") if writer.mode == FUSE else (None, "ENOENT", "ENOTDIR")
+        assert outcome in allowed, f"{writer} make_special{special, kind}: {outcome}"
 
     # Faults.
 

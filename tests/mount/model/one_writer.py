@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 import threading
 from collections import defaultdict
 from typing import Any
@@ -20,9 +21,12 @@ from tests.mount.model.machine import (
     lines,
     outcome_of,
     sizes,
+    specials,
 )
 from tests.mount.model.reference import Expected, Reference
 from tests.mount.model.world import ApiWriter, MountWriter, Place, Version, Writer
+
+LINE = re.compile(r"line [0-9]{4}\n")
 
 
 class OneWriterAtATime(Machine):
@@ -127,6 +131,12 @@ class OneWriterAtATime(Machine):
     def rmdir(self, path: str) -> None:
         self.do("rmdir", path)
 
+    @rule(path=files, kind=specials, frees_an_inode=st.booleans())
+    def something_special(self, path: str, kind: str, frees_an_inode: bool) -> None:
+        if frees_an_inode:
+            self.do("unlink", path)
+        self.make_special(self.writer, path, kind)
+
     @rule(path=everything)
     def read(self, path: str) -> None:
         self.do("read", path)
@@ -196,6 +206,37 @@ class OneWriterAtATime(Machine):
             self.do("write", path, self.text(count))
         finally:
             killer.join()
+
+    @rule(path=files, count=st.integers(1, 4), dies=st.booleans())
+    def memory_is_erased_while_its_writer_is_away(self, path: str, count: int, dies: bool) -> None:
+        """Nothing of it comes back, and what its writer added is kept on the host."""
+        writer, file = self.writer, self.reference.files.get(path)
+        line = LINE.search(file.text) if file is not None else None
+        if not isinstance(writer, MountWriter) or line is None or self.faults_left <= 1:
+            return
+        self.agree()
+        self.faults_left -= 2
+        memory_id = self.api._all()[path].id
+        unsent = self.text(count)
+        writer.place.cut("refuse")
+        self.do("append", path, unsent)
+        if dies and all(mount.mode == FUSE for mount in writer.place.mounts):
+            self.told("  its daemon dies")
+            self.forgetful.append(writer.place)
+            writer.place.crash()
+            self.after_crash(writer.place)
+        self.world.erase(line[0])
+        writer.place.mend()
+        for kept in writer.take_kept(path):
+            assert kept.endswith(unsent), kept
+        self.told(f"  {path} is erased")
+        del self.reference.files[path]
+        self.world.settle(self.reference.texts())
+        self.reference.adopt(writer.directories())
+        versions = self.api.versions()
+        assert memory_id not in {version.memory_id for version in versions}
+        self.settled_versions = len(versions)
+        self.reference.versions.clear()
 
     def after_crash(self, place: Place) -> None:
         if isinstance(self.writer, MountWriter) and self.writer in place.mounts:

@@ -25,6 +25,7 @@ from tests.mount.fuse_mounts import missing_for_fuse
 from tests.mount.hosts import Host, Sessions, host_of
 from tests.mount.model.reference import failure
 from tests.support.servers import Server
+from tests.support.waiting import until
 
 SECONDS = 30.0
 
@@ -172,6 +173,30 @@ class MountWriter:
         found = [(store_id, kept) for store_id, kept in KeptHere(self.place.host.places.kept).all()]
         ((store_id, kept),) = [one for one in found if one[1].path == path and one[1].place.read_bytes().endswith(end)]
         KeptHere(self.place.host.places.kept).of(store_id).discard(kept.id)
+
+    def make_special(self, path: str, kind: str) -> None:
+        """Make it, and remove it when the mirror has seen it."""
+        place = self.at(path)
+        if kind == "link":
+            os.symlink("nowhere", place)
+        elif kind == "pipe":
+            os.mkfifo(place)
+        else:
+            Path(place).write_bytes(b"\xff\xfe")
+        until(lambda: path in [item["path"] for item in self.status()["refused"]], f"{path} is refused")
+        os.unlink(place)
+
+    def take_kept(self, path: str) -> list[str]:
+        """The texts of an erased memory that are kept on the host, as soon as there are any; then no longer."""
+        here = KeptHere(self.place.host.places.kept)
+        until(lambda: any(kept.path == path for _, kept in here.all()), f"the text of {path} is kept")
+        self.flush()
+        found = [(store_id, kept) for store_id, kept in here.all() if kept.path == path]
+        assert all(kept.reason.startswith("erased") for _, kept in found), found
+        texts = [kept.place.read_text() for _, kept in found]
+        for store_id, kept in found:
+            here.of(store_id).discard(kept.id)
+        return texts
 
     def truncate(self, path: str, size: int) -> None:
         os.truncate(self.at(path), size)
@@ -383,6 +408,10 @@ class World:
             self.scene.mounts.append(writer)
             place.mount(writer)
         return self.scene
+
+    def erase(self, text: str) -> None:
+        """Erase the memories of the scene's store that have the text, as an administrator does."""
+        self.server.cli("forget", "--store", self.scene.api.store_id, "--contains", text.strip(), "--yes")
 
     def mend(self) -> None:
         """Nothing is cut any more."""

@@ -185,7 +185,7 @@ class FileSystem:
         """
         if open_files:
             for handle in list(self.handles.table.values()):
-                self.saver.set_held_aside(handle)
+                self.saver.aside.put_held(handle)
         failed = self.saver.save_all(open_files=open_files)
         if not self.saver.gate.wait_until_empty(timeout):
             failed += [self.tree.path(file) for file in self.tree.files() if file.dirty and not file.scratch]

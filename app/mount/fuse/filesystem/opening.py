@@ -146,7 +146,7 @@ class Opening:
     def _save(self, handle: Handle, *, durable: bool) -> None:
         is_cut = bool(handle.held)
         if is_cut and not durable:
-            self.saver.set_held_aside(handle)
+            self.saver.aside.put_held(handle)
         self.saver.save(handle.file, handle=handle, durable=durable, ends=not durable)
         if is_cut:
             raise Refused(errno.EILSEQ, "it ends within a character")

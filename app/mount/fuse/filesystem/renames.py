@@ -99,7 +99,7 @@ class Renames:
     def unlink(self, file: File) -> None:
         """Take the file from its name. With the lock."""
         if file.dirty and file.kept is not None:
-            self.saver.discard_kept(file)  # a removed file's text is not wanted
+            self.saver.aside.discard(file)  # a removed file's text is not wanted
         self.tree.detach(file, Place.REMOVED)
         file.ctime_ns = file.parent.ctime_ns if file.parent else file.ctime_ns
 

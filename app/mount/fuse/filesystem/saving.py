@@ -5,65 +5,24 @@ import dataclasses
 import errno
 import hashlib
 import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from app.client.entries import Entry
+from app.mount.fuse.filesystem.aside import Aside
 from app.mount.fuse.filesystem.characters import fault_of, without_what_is_no_text
 from app.mount.fuse.filesystem.coherence import Coherence
+from app.mount.fuse.filesystem.gate import Gate
 from app.mount.fuse.filesystem.handles import Handle, Handles
 from app.mount.fuse.filesystem.naming import may_last
 from app.mount.fuse.filesystem.nodes import File, Place, Tree
 from app.mount.sync.delivery import KeptBeside
 from app.mount.sync.engine import StoreEngine
-from app.mount.sync.errors import MountError, Offline, Refused
+from app.mount.sync.errors import Offline, Refused
 
 log = logging.getLogger(__name__)
 
 SERVER_SECONDS = 30.0
 """How long fsync waits for a server that does not answer."""
-
-
-class Gate:
-    """Many may be in it, or one alone: a directory is renamed while nothing below it is saved."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._alone = False
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """With others."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """With nobody else."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._alone = True
-            self._changed.wait_for(lambda: self._inside == 0)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._alone = False
-                self._changed.notify_all()
-
-    def wait_until_empty(self, timeout: float | None) -> bool:
-        """Whether nobody was inside at some moment within `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._inside == 0 and not self._alone, timeout)
 
 
 class Saver:
@@ -75,6 +34,7 @@ class Saver:
         self.engine = engine
         self.coherence = coherence
         self.gate = Gate()
+        self.aside = Aside(tree, engine.kept, self.fetched)
         self.on_saved: Callable[[File], None] = lambda file: None
         """Called with the tree's lock when what is known of a file's memory has changed."""
 
@@ -181,7 +141,7 @@ class Saver:
         refusal = Refused(errno.EILSEQ, fault)
         if not ends or not keep:
             raise refusal
-        if not self.set_aside(file, path, data, refusal):
+        if not self.aside.put(file, path, data, refusal):
             raise refusal  # it stays here alone
         if any(other.unsaved and not other.torn for other in others):
             with self.tree.lock:
@@ -207,54 +167,6 @@ class Saver:
         self.on_saved(file)
         self.coherence.tell_text(file)
 
-    def set_aside(self, file: File, path: str, data: bytes, refusal: Refused) -> bool:
-        """Put a text among the kept ones; whether the disk took it. What it goes on from need not be kept."""
-        memory = file.entry or file.parked
-        try:
-            kept = self.engine.kept.keep(
-                path, data, refusal.message, memory_id=memory.memory_id if memory else None, errno=refusal.errno
-            )
-            # A text that is none leaves the file; what is refused for another reason may be saved later.
-            before, file.kept = file.kept, None if refusal.errno == errno.EILSEQ else kept.id
-            if before not in (None, kept.id):
-                self._discard(before, data)
-        except OSError as error:
-            log.error("a text that can't be saved can't be kept either: %s", error.strerror)
-            with self.tree.lock:
-                file.refused = f"{refusal.message}; it is in memory alone: {error.strerror}"
-            return False
-        return True
-
-    def discard_kept(self, file: File) -> None:
-        """Keep the file's refused text no longer."""
-        assert file.kept is not None
-        with contextlib.suppress(MountError, OSError):  # somebody took it
-            self.engine.kept.discard(file.kept)
-        file.kept = None
-
-    def _discard(self, kept_id: str | None, by: bytes) -> None:
-        """Keep a text no longer if `by` begins with it."""
-        assert kept_id is not None
-        with contextlib.suppress(MountError, OSError):
-            if by.startswith(self.engine.kept.show(kept_id)):
-                self.engine.kept.discard(kept_id)
-
-    def set_held_aside(self, handle: Handle) -> None:
-        """Keep the beginning of a character whose rest will not come, with the text before it; then let it go."""
-        file = handle.file
-        with self.tree.lock:
-            held, text = handle.held, file.text
-            path = self.tree.path(file)
-        if not held:
-            return
-        if text is None:
-            text = self.fetched(file)
-        whole = bytes(text) + held
-        if file.place is not Place.REMOVED:
-            self.set_aside(file, path, whole, Refused(errno.EILSEQ, fault_of(whole) or "not UTF-8"))
-        with self.tree.lock:
-            handle.held = b""
-
     def _wait_for_server(self, path: str) -> None:
         """What an earlier close left in the journal must be on the server."""
         if path in self.engine.status()["pending"] and path in self.engine.flush(SERVER_SECONDS):
@@ -278,7 +190,7 @@ class Saver:
             result = self.checked_save(path, data, base, base_text=base_text, durable=durable)
         except Refused as refusal:
             if keep and not isinstance(refusal, KeptBeside):
-                self.set_aside(file, path, data, refusal)
+                self.aside.put(file, path, data, refusal)
             with self.tree.lock:
                 if file.refused is None or not file.refused.startswith(refusal.message):
                     file.refused = refusal.message
@@ -288,7 +200,7 @@ class Saver:
                 self.coherence.on_feed("")  # archived meanwhile?
             raise
         if file.kept is not None and not is_part:
-            self._discard(file.kept, data)
+            self.aside.discard_begun(file.kept, data)
             file.kept = None
         with self.tree.lock:
             self.settle(file, data, edits, result)
@@ -451,7 +363,7 @@ class Saver:
                 with self.tree.lock, contextlib.suppress(UnicodeDecodeError):
                     failed.append(path := self.tree.path(file))
                 if scratch and file.scratch and isinstance(failure, Refused) and file.text is not None:
-                    self.set_aside(file, path, bytes(file.text), failure)  # the mount may be about to end
+                    self.aside.put(file, path, bytes(file.text), failure)  # the mount may be about to end
         return failed
 
 

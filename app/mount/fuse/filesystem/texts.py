@@ -136,7 +136,7 @@ class Texts:
         """The rest of a character did not come: its beginning is kept aside, and this call tells it."""
 
         def give_up() -> Reply:
-            self.saver.set_held_aside(handle)
+            self.saver.aside.put_held(handle)
             return errno.EILSEQ
 
         return later(request, give_up)
