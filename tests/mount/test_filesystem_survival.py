@@ -1,5 +1,6 @@
 """A worker that is killed is replaced by another one, and programs that use the mount do not notice."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
+from app.client.entries import Entry
 from app.mount.fuse.filesystem.coherence import Coherence, Housekeeper
 from app.mount.fuse.filesystem.handles import Handles
-from app.mount.fuse.filesystem.nodes import File, Tree
+from app.mount.fuse.filesystem.nodes import File, Place, Tree
 from app.mount.fuse.filesystem.survival import Survival, restore
 from app.mount.fuse.kernel import mounting
 from app.mount.fuse.kernel.mounting import Options
@@ -201,14 +203,41 @@ def test_calls_in_flight_are_answered(worker: Worker, remote: Remote, path: Path
     )
 
 
+@pytest.mark.parametrize("rewritten", [False, True], ids=["appended", "rewritten"])
+def test_a_successor_shows_a_reader_no_less_than_the_kernel_knows_of(rewritten: bool) -> None:
+    """Else the reader gets zeros where the kernel has the size of a text that the successor has not fetched yet."""
+    tree, handles, keeper = Tree(uid=0, gid=0, read_only=False), Handles(), Keeper()
+    survival = Survival(tree, handles)
+    survival.begin(keeper)
+    tree.on_placed = survival.node
+    entry = Entry("/x.md", "mem_1", "memver_1", "0" * 64, 4, 0)
+    file = tree.new_file(entry)
+    tree.attach(tree.root, b"x.md", file)
+    file.lookups = 1
+    tree.replace(file, tree.new_file(dataclasses.replace(entry, version_id="memver_2", size=8)))
+    file.text = b"one\ntwo\n"
+    survival.shown(file)
+    state = survival.state() if rewritten else keeper.kept
+    other = Tree(uid=0, gid=0, read_only=False)
+    restore(state, other, Handles(), Coherence(other, FakeEngine(), Housekeeper()))
+    found = other.nodes[file.id]
+    assert isinstance(found, File)
+    assert (found.place, found.text, found.dirty) == (Place.REPLACED, b"one\ntwo\n", False)
+
+
+class Keeper:
+    """What outlives a worker."""
+
+    kept = b""
+
+    def save(self, state: bytes) -> None:
+        self.kept = state
+
+    def append(self, piece: bytes) -> None:
+        self.kept += piece
+
+
 def test_a_state_that_was_cut_off_is_read_to_its_last_whole_piece() -> None:
-    class Keeper:
-        def save(self, state: bytes) -> None:
-            self.kept = state
-
-        def append(self, piece: bytes) -> None:
-            self.kept += piece
-
     def new() -> tuple[Tree, Handles]:
         return Tree(uid=0, gid=0, read_only=False), Handles()
 

@@ -68,6 +68,7 @@ class FileSystem:
         self.tree.on_placed = self._survival.node
         self.tree.on_forgotten = self._survival.forgotten
         self.saver.on_saved = self._survival.file
+        self.followers.on_shown = self._survival.shown
         self._scratch_files = ScratchFiles(self.saver, self.housekeeper)
         self._texts = Texts(self.saver, self.handles, self._survival)
         self._attributes = Attributes(self._texts, self.handles, self._survival)

@@ -6,6 +6,7 @@ that no read is half old and half new. What is only added at the end tears nothi
 
 import logging
 import threading
+from collections.abc import Callable
 
 from app.contract.limits import CONTENT_MAX_BYTES
 from app.mount.fuse.filesystem.coherence import Coherence
@@ -27,6 +28,8 @@ class Followers:
         self.saver = saver
         self._seen: dict[File, bytes | None] = {}
         """The path's text up to which a node is in step; None: it is the node's own. With the tree's lock."""
+        self.on_shown: Callable[[File], None] = lambda file: None
+        """Called with the tree's lock when a node shows more than its version's text, before the kernel knows."""
         self._changed = False
         self._is_running = False
         coherence.on_replaced = self.replaced
@@ -51,10 +54,12 @@ class Followers:
                 threading.Thread(target=self._run, name="fuse-followers", daemon=True).start()
 
     def restored(self) -> None:
-        """Go on after an earlier worker: its readers have the texts of their versions again. With the lock."""
+        """Go on after an earlier worker, with what its readers were shown. With the lock."""
         for node in list(self.tree.nodes.values()):
             if isinstance(node, File) and node.place is Place.REPLACED and not node.dirty:
                 self.replaced(node)
+                if node.text is not None:
+                    self.saver.coherence.tell_longer_text(node)  # the earlier worker may not have got so far
         self.text_changed()
 
     def _is_open(self, file: File) -> bool:
@@ -98,6 +103,7 @@ class Followers:
             self.tree.entry_of(file)  # the size that is told stays the old one for now
             file.text = shown
             file.edits += 1
+            self.on_shown(file)
             self.saver.coherence.tell_longer_text(file)
 
     @staticmethod

@@ -27,7 +27,7 @@ ID_GAP = 1 << 20
 _LENGTH = struct.Struct("=I")
 
 # The first field of a record.
-_NODE, _FORGOTTEN, _TEXT, _WRITTEN, _OPENED, _CLOSED = range(6)
+_NODE, _FORGOTTEN, _TEXT, _WRITTEN, _OPENED, _CLOSED, _SHOWN = range(7)
 
 Record = tuple[Any, ...]
 
@@ -86,7 +86,16 @@ def _of_node(node: AnyNode) -> Record:
 def _with_text(node: AnyNode) -> list[Record]:
     # The text is looked at first: a writer that makes it an unsaved one after that writes it down itself.
     text = node.text if isinstance(node, File) and node.dirty else None
-    return [_of_node(node)] if text is None else [_of_node(node), (_TEXT, node.id, bytes(text))]
+    if text is None:
+        return [_of_node(node), *_shown(node)]
+    return [_of_node(node), (_TEXT, node.id, bytes(text))]
+
+
+def _shown(node: AnyNode) -> list[Record]:
+    """What a reader of a replaced node was shown: more than its version's text."""
+    if not isinstance(node, File) or node.place is not Place.REPLACED or node.dirty or node.text is None:
+        return []
+    return [(_SHOWN, node.id, bytes(node.text))]
 
 
 def _of_handle(number: int, handle: Handle) -> Record:
@@ -176,6 +185,10 @@ class Survival:
         """It is something else than it was: saved, a backup, a memory again; or its whole text is another."""
         self._append(lambda: _with_text(file) if self._matters(file) else [])
 
+    def shown(self, file: File) -> None:
+        """A replaced file, which nobody writes, shows more than its version's text."""
+        self._append(lambda: _shown(file) if self._matters(file) else [])
+
     def written(self, file: File, offset: int, data: bytes) -> None:
         """A piece was written over a text that is known."""
         self._append(lambda: [(_WRITTEN, file.id, offset, data)])
@@ -195,7 +208,7 @@ class Survival:
 
 def restore(state: bytes, tree: Tree, handles: Handles, coherence: Coherence) -> None:
     """Make the nodes and handles of an earlier worker again, before the engine's view is loaded over them."""
-    nodes, texts, opened = _replay(state)
+    nodes, texts, shown, opened = _replay(state)
     nodes.pop(tree.root.id, None)
     with tree.lock:
         made: dict[int, AnyNode] = {number: _make(tree, number, fields) for number, fields in nodes.items()}
@@ -205,7 +218,7 @@ def restore(state: bytes, tree: Tree, handles: Handles, coherence: Coherence) ->
             _place(tree, made[number], fields)
         for number, node in made.items():
             if isinstance(node, File):
-                _fill(node, texts.get(number), coherence)
+                _fill(node, texts.get(number), shown.get(number), coherence)
         for number, (node_id, writable, opener, request, held, torn) in opened.items():
             file = tree.nodes.get(node_id)
             if isinstance(file, File):
@@ -215,9 +228,10 @@ def restore(state: bytes, tree: Tree, handles: Handles, coherence: Coherence) ->
                 handles.adopt(number, handle)
 
 
-def _replay(state: bytes) -> tuple[dict[int, Record], dict[int, bytearray], dict[int, Record]]:
+def _replay(state: bytes) -> tuple[dict[int, Record], dict[int, bytearray], dict[int, bytes], dict[int, Record]]:
     nodes: dict[int, Record] = {}
     texts: dict[int, bytearray] = {}
+    shown: dict[int, bytes] = {}
     opened: dict[int, Record] = {}
     for kind, number, *fields in _unpack(state):
         if kind == _NODE:
@@ -226,16 +240,20 @@ def _replay(state: bytes) -> tuple[dict[int, Record], dict[int, bytearray], dict
             nodes.pop(number, None)
         elif kind == _TEXT:
             texts[number] = bytearray(fields[0])
+            shown.pop(number, None)
+        elif kind == _SHOWN:
+            shown[number] = fields[0]
         elif kind == _WRITTEN:
             offset, data = fields
             text = texts.setdefault(number, bytearray())
             text.extend(bytes(max(0, offset - len(text))))
             text[offset : offset + len(data)] = data
+            shown.pop(number, None)
         elif kind == _OPENED:
             opened[number] = tuple(fields)
         else:
             opened.pop(number, None)
-    return nodes, texts, opened
+    return nodes, texts, shown, opened
 
 
 def _make(tree: Tree, number: int, fields: Record) -> AnyNode:
@@ -261,11 +279,13 @@ def _place(tree: Tree, node: AnyNode, fields: Record) -> None:
     node.mode, node.uid, node.gid, node.mtime_ns, node.ctime_ns, node.atime_ns = fields[3:9]
 
 
-def _fill(file: File, text: bytearray | None, coherence: Coherence) -> None:
+def _fill(file: File, text: bytearray | None, shown: bytes | None, coherence: Coherence) -> None:
     if file.dirty and text is None and file.entry is not None:
         file.dirty = False  # the first write to it was in hand, and will be sent again
     if file.dirty:
         file.text, file.edits = text if text is not None else bytearray(), 1
+    elif shown is not None and file.place is Place.REPLACED:
+        file.text, file.edits = shown, 1
     if file.parked is not None:
         coherence.parked[file.parked.path] = file
 
