@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 0.5
 _SHUTDOWN_SECONDS = 15
+_WORKER_SECONDS = 60
+"""Before a worker that says nothing is replaced. One that starts on a busy host takes longer than uvicorn's 5 s, and
+its successors would as well: the service would never be up."""
 _KEEP_ALIVE_SECONDS = 75
 """Longer than balancers keep an idle connection (60 s is usual): the server must not end it first."""
 
@@ -195,6 +198,7 @@ def serve(
         log_config=logs.configuration(settings),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        timeout_worker_healthcheck=_WORKER_SECONDS,
     )
     if workers == 1:
         _run(config)
