@@ -10,12 +10,13 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 WORKERS ?= logical
+FAST_MOUNT := $(addprefix tests/mount/test_,journal.py merge.py scratch.py filesystem_files.py mirror_edits.py)
 
-.PHONY: help setup run test lint format bench demo lock clean
+.PHONY: help setup run test test-fast lint format bench demo lock clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
-		printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-9s %s\n' "$$name" "$$what"; done
 
 setup: .venv/dev.stamp ## make .venv with everything for development
 
@@ -24,7 +25,10 @@ run: .venv/runtime.stamp ## serve on 127.0.0.1:8080, data in ./data
 
 # Lint comes first because it is quick; the tests come last, so that pytest's summary is the last line.
 test: lint ## lint, then every test on both back ends
-	@$(BIN)/pytest -n $(WORKERS) --maxprocesses=8 --dist=loadgroup
+	@$(BIN)/pytest -n $(WORKERS) --maxprocesses=8 --dist=loadgroup --durations=40 --durations-min=2
+
+test-fast: lint ## lint, then the tests that start nothing: about a minute
+	@$(BIN)/pytest -n $(WORKERS) --maxprocesses=8 --dist=loadgroup tests/unit $(FAST_MOUNT) --deselect tests/unit/test_support.py
 
 lint: setup ## style, types, import contracts, generated documents
 	@$(BIN)/ruff check

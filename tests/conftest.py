@@ -11,6 +11,7 @@ import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
 from tests.support.backends import BACKENDS, POSTGRES_CEPH, Backend, Services
+from tests.support.forks import end_forks
 from tests.support.processes import Daemon, end_reaper
 from tests.support.s3 import S3Endpoint, missing_for_ceph
 from tests.support.servers import Server, serve
@@ -26,12 +27,18 @@ CEPH_FIXTURE = "ceph_endpoint"
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell xdist what belongs together.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what would prove the same again, and tell xdist what belongs together.
 
     Ceph starts in one worker only, and tests that share a fixture of their module or class share a worker, so
     that such a fixture is set up once. Every other test goes to whichever worker is free.
     """
+    if os.environ.get("MEMSTORE_TEST_BACKENDS") != "all":
+        needless = {
+            item for item in items if item.get_closest_marker("any_backend") and _backend_of(item) != BACKENDS[0]
+        }
+        config.hook.pytest_deselected(items=list(needless))
+        items[:] = [item for item in items if item not in needless]
     for item in items:
         if not isinstance(item, pytest.Function):
             continue
@@ -39,6 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("ceph"))
         elif _shares_a_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
+def _backend_of(item: pytest.Item) -> object:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("backend", BACKENDS[0]) if callspec else BACKENDS[0]
 
 
 def _shares_a_fixture(item: pytest.Function) -> bool:
@@ -67,6 +79,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_unconfigure() -> None:
     """The last thing in each process."""
+    end_forks()
     end_reaper()
 
 

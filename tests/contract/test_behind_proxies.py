@@ -26,6 +26,8 @@ from tests.support.events import EVENT_STREAM, events
 from tests.support.processes import answers, free_port
 from tests.support.servers import Server, run_cli, serve
 
+pytestmark = pytest.mark.any_backend
+
 ORIGIN = "https://app.example.com"
 STORES = "/v1/memory_stores"
 

@@ -13,6 +13,8 @@ from tests.contract.shapes import check_refusal, refused
 from tests.support.backends import Backend
 from tests.support.servers import Server, serve
 
+pytestmark = pytest.mark.any_backend
+
 STORES = "/v1/memory_stores"
 NEW = "agent-memory-2026-07-22"
 OLD = "managed-agents-2026-04-01"

@@ -16,6 +16,8 @@ from anthropic.resources.beta.memory_stores import MemoryStores
 from tests.contract.shapes import REQUEST_ID, check_refusal, is_id
 from tests.support.servers import Server
 
+pytestmark = pytest.mark.any_backend
+
 STORES = "/v1/memory_stores"
 LIMIT_BYTES = 1_048_576
 ANSWER_SECONDS = 30

@@ -20,6 +20,8 @@ from tests.contract.shapes import REQUEST_ID, is_id
 from tests.support.servers import Server
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.any_backend
+
 SECONDS = 60.0
 HEAD_BYTES = 65_536
 BUSY_TIMES = 20

@@ -15,7 +15,10 @@ from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 from app.cli.operator import system_user
 from tests.contract.history_calls import Item, Told, ok
 from tests.contract.shapes import MEMORY_KEYS, VERSION_KEYS
-from tests.support.servers import MEMSTORE, Server
+from tests.support.forks import memstore
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.any_backend
 
 ESCAPE = "\x1b"
 
@@ -46,13 +49,13 @@ def in_terminal(server: Server, *arguments: str, **variables: str) -> str:
     """What a person sees in a terminal."""
     master, slave = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "PAGER", "LESS")}
-    with subprocess.Popen(
-        [MEMSTORE, *arguments],
+    with memstore(
+        arguments,
+        environment={**environment, **server.environment, "TERM": "xterm", **variables},
+        directory=Path(server.environment["MEMSTORE_DATA_DIR"]),
         stdin=slave,
         stdout=slave,
         stderr=subprocess.PIPE,
-        env={**environment, **server.environment, "TERM": "xterm", **variables},
-        cwd=server.environment["MEMSTORE_DATA_DIR"],
     ) as process:
         os.close(slave)
         seen = b""

@@ -3,8 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.docs.blocks import READERS_URL, SHELL, SHOWN_ONLY, blocks, make_readers_directory, run_as_reader
 from tests.support.servers import Server
+
+pytestmark = pytest.mark.any_backend
 
 PAGE = "docs/how-to/see-and-undo.md"
 

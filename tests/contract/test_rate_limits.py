@@ -14,6 +14,8 @@ from tests.contract.conftest import bare_http, make_key, sign_in
 from tests.support.backends import Backend
 from tests.support.servers import API_VERSION, Server, serve
 
+pytestmark = pytest.mark.any_backend
+
 PER_MINUTE = 60
 BYTES_PER_MINUTE = 60_000
 LIMIT, REMAINING, RESET = (f"anthropic-ratelimit-requests-{name}" for name in ("limit", "remaining", "reset"))

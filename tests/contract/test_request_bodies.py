@@ -11,6 +11,8 @@ from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 from tests.contract.routes import ROUTES, ROUTES_WITH_BODY, Route, Sample, name_of
 from tests.contract.shapes import check_refusal
 
+pytestmark = pytest.mark.any_backend
+
 STORES = "/v1/memory_stores"
 JSON = {"content-type": "application/json"}
 TAKE_A_BODY = [route for route in ROUTES if route.method == "POST"]

@@ -7,6 +7,8 @@ import pytest
 
 from tests.contract.routes import ROUTES, Route, Sample, name_of
 
+pytestmark = pytest.mark.any_backend
+
 ANY_ID = Sample("{}", "{}", "{}")
 
 

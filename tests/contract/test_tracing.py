@@ -24,7 +24,7 @@ from tests.support.backends import Backend
 from tests.support.servers import Server, run_cli, serve
 from tests.support.waiting import until
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 
 
 @dataclass

@@ -11,6 +11,8 @@ from tests.docs.blocks import PROJECT, SHELL, SHOWN_ONLY, Block, blocks, make_re
 from tests.support.backends import POSTGRES_S3, Backend, Services
 from tests.support.servers import Server, run_cli, serve
 
+pytestmark = pytest.mark.any_backend
+
 PAGES = sorted(str(page.relative_to(PROJECT)) for page in (PROJECT / "docs" / "how-to").glob("*.md"))
 KEYS, OPERATE = "docs/how-to/keys.md", "docs/how-to/operate.md"
 REPLICAS, NGINX = "docs/how-to/replicas.md", "nginx"  # run by tests/faults/test_replicas.py

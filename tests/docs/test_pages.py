@@ -19,6 +19,8 @@ from app.settings import Settings
 from scripts.settings_table import environment_names
 from tests.docs.blocks import PROJECT
 
+pytestmark = pytest.mark.any_backend
+
 PAGES = sorted(str(page.relative_to(PROJECT)) for page in [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 FOR_TESTS_ONLY = "MEMSTORE_TEST_"

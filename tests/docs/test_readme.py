@@ -26,6 +26,8 @@ from tests.support.backends import POSTGRES_S3, Backend, Services
 from tests.support.processes import Daemon, answers, free_port
 from tests.support.servers import Server, serve
 
+pytestmark = pytest.mark.any_backend
+
 PAGES = ["README.md", "docs/quickstart.md"]
 MAKE_RUN, MAKE_TEST = "make run\n", "make test\n"
 MAKE_SECONDS = 60

@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from app.contract import limits
 from tests.docs.blocks import PROJECT, READERS_URL, SHELL, blocks, make_readers_directory, run_as_reader
 from tests.support.servers import Server
+
+pytestmark = pytest.mark.any_backend
 
 PAGE = "docs/reference/sessions.md"
 SHOWN = "text"

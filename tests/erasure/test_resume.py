@@ -1,6 +1,7 @@
 """An erasure that died is finished by the next run, wherever it died."""
 
 import dataclasses
+import io
 import subprocess
 import threading
 from pathlib import Path
@@ -16,7 +17,8 @@ from app.erasure.service import Erasures
 from tests.docs.blocks import reader_environment
 from tests.erasure.steps import checked, erase, finish, planned
 from tests.storage.parts import Parts
-from tests.support.servers import MEMSTORE, run_cli
+from tests.support.forks import memstore
+from tests.support.servers import run_cli
 
 pytestmark = pytest.mark.anyio
 
@@ -82,19 +84,17 @@ def read_until(stream: IO[str], text: str) -> list[str]:
 
 def killed_at(environment: dict[str, str], line: str, *arguments: str) -> None:
     """Run a command and kill it when it prints this."""
-    process = subprocess.Popen(
-        [MEMSTORE, *arguments],
-        env=reader_environment(environment),
-        cwd=environment["MEMSTORE_DATA_DIR"],
-        stdout=subprocess.DEVNULL,
+    process = memstore(
+        arguments,
+        environment=reader_environment(environment),
+        directory=Path(environment["MEMSTORE_DATA_DIR"]),
         stderr=subprocess.PIPE,
-        text=True,
     )
     watchdog = threading.Timer(120, process.kill)
     watchdog.start()
     assert process.stderr is not None
-    with process.stderr:
-        read_until(process.stderr, line)
+    with io.TextIOWrapper(process.stderr) as said:
+        read_until(said, line)
         process.kill()
         process.wait()
     watchdog.cancel()

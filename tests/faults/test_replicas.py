@@ -19,8 +19,9 @@ from tests.faults.balancer import MISSING, PROGRAM, balancer
 from tests.faults.sdk_load import sdk_load
 from tests.storage.outside import outside
 from tests.support.backends import Backend
+from tests.support.forks import RUN_SECONDS
 from tests.support.processes import Daemon, answers, free_port
-from tests.support.servers import CLI_SECONDS, READY_PATH, STOPPED, Server, serve
+from tests.support.servers import READY_PATH, STOPPED, Server, serve
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
@@ -65,7 +66,7 @@ class NextVersion:
             cwd=server.environment["MEMSTORE_DATA_DIR"],
             capture_output=True,
             text=True,
-            timeout=CLI_SECONDS,
+            timeout=RUN_SECONDS,
             check=True,
         )
         return done.stdout

@@ -8,7 +8,26 @@ from pathlib import Path
 import pytest
 
 from tests.mount.fuse_mounts import Mounts, missing_for_fuse
+from tests.support.backends import BACKENDS
 from tests.support.waiting import WAIT_SECONDS
+
+ON_EVERY_BACKEND = ("test_engine_outages", "test_engine_races", "test_engine_sync", "test_posix")
+"""Modules whose promises depend on what a back end does: its feed, its errors, its pace."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A mount sees nothing of the storage: what it promises is tested on one back end, but for those above."""
+    needless = {item for item in items if _is_needless(item)}
+    config.hook.pytest_deselected(items=list(needless))
+    items[:] = [item for item in items if item not in needless]
+
+
+def _is_needless(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function) or Path(__file__).parent not in item.path.parents:
+        return False
+    callspec = getattr(item, "callspec", None)
+    backend = callspec.params.get("backend", BACKENDS[0]) if callspec else BACKENDS[0]
+    return backend != BACKENDS[0] and item.path.stem not in ON_EVERY_BACKEND
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from app.mount.fuse.kernel.device import Session
 from app.mount.fuse.kernel.negotiation import Negotiated, Wishes
 from app.mount.fuse.kernel.requests import Operations
 
-LIVE_SECONDS = 30.0
-END_SECONDS = 30.0
+LIVE_SECONDS = 60.0
+END_SECONDS = 60.0
 
 
 def missing_for_fuse() -> str | None:

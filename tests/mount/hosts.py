@@ -14,8 +14,9 @@ import anthropic
 from app.mount.daemon.control import ControlClient
 from app.mount.daemon.places import Places
 from app.mount.fuse.kernel import mounting
+from tests.support.forks import MEMSTORE
 from tests.support.processes import short_directory
-from tests.support.servers import MEMSTORE, Server
+from tests.support.servers import Server
 from tests.support.waiting import until
 
 SECONDS = 60.0

@@ -17,7 +17,8 @@ from tests.mount.fuse_mounts import missing_for_fuse
 from tests.mount.hosts import Host, Sessions, host_of, is_running, wait_for
 from tests.mount.test_engine_erasure import traces
 from tests.support.backends import SQLITE_DISK, Backend, Services
-from tests.support.servers import MEMSTORE, Server, serve
+from tests.support.forks import MEMSTORE
+from tests.support.servers import Server, serve
 
 FUSE, MIRROR = "fuse", "mirror"
 

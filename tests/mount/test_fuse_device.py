@@ -19,7 +19,7 @@ from app.mount.fuse.kernel.requests import DEFERRED, Handler, Reply, Request
 from tests.mount.fuse_mounts import Mounts
 from tests.mount.tiny import TinyFilesystem
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 FILES = {"a.md": b"alpha\n", "b.md": b"beta\n", "empty.md": b"", "large.md": os.urandom(100_000)}
 
 

@@ -15,7 +15,7 @@ from app.mount.sync.errors import MountError
 from tests.mount.fuse_mounts import LIVE_SECONDS, Mounts
 from tests.mount.tiny import TinyFilesystem
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from app.mount.daemon.supervisor import Custody, lean_command
 from app.mount.fuse.kernel import mounting
 from tests.mount.fuse_mounts import Mounts
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 PROJECT = Path(__file__).parents[2]
 HEAD = """
 import os, signal, sys

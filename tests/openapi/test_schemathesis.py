@@ -15,6 +15,8 @@ from app.feed.wire import EVENT_STREAM
 from tests.support.backends import POSTGRES_S3, SQLITE_DISK, Backend
 from tests.support.servers import Server
 
+pytestmark = pytest.mark.any_backend
+
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 HOOKS = Path(__file__).with_name("hooks.py")
 PROJECT = Path(__file__).parents[2]

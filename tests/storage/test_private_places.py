@@ -16,8 +16,9 @@ from app.cli import first_key, places
 from app.cli.check_storage import check_places
 from app.cli.findings import Findings
 from app.settings import BadSettings, Settings
+from tests.support.forks import MEMSTORE
 from tests.support.processes import answers, free_port
-from tests.support.servers import MEMSTORE, run_cli, serve
+from tests.support.servers import run_cli, serve
 
 STRANGER = 65_534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")

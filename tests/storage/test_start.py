@@ -8,8 +8,9 @@ import pytest
 
 from app.settings import BadSettings, load
 from tests.support.backends import POSTGRES_S3, Backend, Services
+from tests.support.forks import MEMSTORE
 from tests.support.processes import Daemon, free_port
-from tests.support.servers import MEMSTORE, run_cli
+from tests.support.servers import run_cli
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import MEMSTORE
+from tests.support.forks import MEMSTORE
 
 COMMANDS = [
     ("keys", "list"),

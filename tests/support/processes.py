@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 LOG_TAIL_BYTES = 20_000
-START_SECONDS = 60.0
-STOP_SECONDS = 60.0
+START_SECONDS = 180.0
+STOP_SECONDS = 120.0
 POLL_SECONDS = 0.02
 
 
@@ -122,12 +122,14 @@ class Daemon:
         directory: Path | None = None,
         user: str | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        start: Callable[[BinaryIO], "subprocess.Popen[bytes]"] | None = None,
     ) -> None:
         """Nothing runs before `start`.
 
         ready: asked again and again during a start, until it says yes.
         environment: the whole environment of the program (default: that of the tests).
         user: run as this user (only root may ask for it).
+        start: starts it otherwise than by `command`, given where its output goes.
         """
         self.name = name
         self.log = log
@@ -137,6 +139,7 @@ class Daemon:
         self._directory = directory
         self._user = user
         self._stop_signal = stop_signal
+        self._start = start or self._started
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -149,18 +152,7 @@ class Daemon:
         """Start, and return when it is ready; `ProcessError` once it dies, or after `within` seconds."""
         assert self not in Daemon.running, f"{self.name} is running already"
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=None if self._environment is None else dict(self._environment),
-                cwd=self._directory,
-                start_new_session=True,
-                user=self._user,
-                group=group_of(self._user),
-                extra_groups=None if self._user is None else [],
-            )
+            self._process = self._start(output)
         Daemon.running[self] = None
         _tell_reaper(f"group {self._process.pid}")
         try:
@@ -168,6 +160,20 @@ class Daemon:
         except BaseException:
             self.kill()
             raise
+
+    def _started(self, output: BinaryIO) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=None if self._environment is None else dict(self._environment),
+            cwd=self._directory,
+            start_new_session=True,
+            user=self._user,
+            group=group_of(self._user),
+            extra_groups=None if self._user is None else [],
+        )
 
     def _wait_until_ready(self, within: float) -> None:
         deadline = time.monotonic() + within

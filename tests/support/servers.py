@@ -5,22 +5,20 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import anthropic
 import httpx2
 
+from tests.support.forks import MEMSTORE, memstore, run_memstore
 from tests.support.processes import POLL_SECONDS, Daemon, ProcessError, answers, free_port
 
-MEMSTORE = Path(sys.executable).with_name("memstore")
 API_VERSION = "2023-06-01"
-CLI_SECONDS = 120.0
-LOG_SECONDS = 30.0
+LOG_SECONDS = 60.0
 READY_PATH = "/readyz"
 STOPPED = (0, -signal.SIGTERM)
 """The exit statuses of a server that did what SIGTERM asks."""
@@ -89,14 +87,8 @@ class Server:
 
 def run_cli(environment: Mapping[str, str], *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run `memstore` with these settings; see `Server.cli`."""
-    done = subprocess.run(
-        [MEMSTORE, *arguments],
-        env=_whole_environment(environment),
-        cwd=environment["MEMSTORE_DATA_DIR"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=CLI_SECONDS,
+    done = run_memstore(
+        arguments, environment=whole_environment(environment), directory=Path(environment["MEMSTORE_DATA_DIR"])
     )
     if check and done.returncode != 0:
         raise ProcessError(
@@ -124,13 +116,19 @@ def serve(
         run_cli(variables, "migrate")  # without one the database is the embedded SQLite, which serve migrates
     port = port or free_port()
     data = Path(variables["MEMSTORE_DATA_DIR"])
+    arguments = ["serve", "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
+
+    def fork(output: IO[bytes]) -> "subprocess.Popen[bytes]":
+        return memstore(arguments, environment=whole_environment(variables), directory=data, stdout=output)
+
     daemon = Daemon(
         f"memstore on port {port}",
-        [MEMSTORE, "serve", "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)],
+        [MEMSTORE, *arguments],
         log=data.with_name(f"{data.name}-{port}.log"),
         ready=lambda: answers(port, READY_PATH),
-        environment=_whole_environment(variables),
+        environment=whole_environment(variables),
         directory=data,  # not the checkout, whose .env is the developer's
+        start=fork if workers == 1 else None,
     )
     daemon.start()
     try:
@@ -144,7 +142,7 @@ def serve(
         raise ProcessError(f"{daemon.name} ended with status {status}\n{daemon.log_tail()}")
 
 
-def _whole_environment(settings: Mapping[str, str]) -> dict[str, str]:
+def whole_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """The settings over what is around us, of which nothing may change how Memstore behaves."""
     around = {name: value for name, value in os.environ.items() if not name.startswith(("MEMSTORE_", "AWS_"))}
     return {**around, "AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1", **settings}

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 """No test judges time: this is when something is not going to happen any more, however busy the machine is."""
 _FIRST_PAUSE_SECONDS = 0.005
 _LAST_PAUSE_SECONDS = 0.05

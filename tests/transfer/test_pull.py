@@ -18,7 +18,8 @@ import pytest
 from app.contract.errors import NotFound, Unavailable
 from app.transfer.remote import Remote
 from tests.support.backends import Backend
-from tests.support.servers import MEMSTORE, Server, run_cli
+from tests.support.forks import MEMSTORE
+from tests.support.servers import Server, run_cli
 from tests.transfer.test_round_trips import comparable
 
 

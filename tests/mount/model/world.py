@@ -27,7 +27,7 @@ from tests.mount.model.reference import failure
 from tests.support.servers import Server
 from tests.support.waiting import until
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 Texts = dict[str, str]
 
