@@ -15,6 +15,7 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Callable, Collection
 from enum import Enum
 
 from app.contract import clock
@@ -97,7 +98,15 @@ def _moving(said: str) -> str:
 class ErasureWatch:
     """Watches for erasures on behalf of what one process holds in memory."""
 
-    def __init__(self, database: Database, cache: ContentCache, mover: Mover) -> None:
+    def __init__(
+        self,
+        database: Database,
+        cache: ContentCache,
+        mover: Mover,
+        drop_changes: Callable[[Collection[str]], None] = lambda store_ids: None,
+    ) -> None:
+        """drop_changes: told the stores whose changes, as far as memory holds them, must not be sent."""
+        self._drop_changes = drop_changes
         self._database = database
         self._cache = cache
         self._mover = mover
@@ -156,6 +165,7 @@ class ErasureWatch:
             # Once for each mark: what was read since then is of rows that are still there.
             if (erasure_id, mark) not in self._seen:
                 self._cache.drop_stores(store_ids)
+                self._drop_changes(store_ids)
                 self._mover.forget(store_ids)
             if mark is None:
                 continue

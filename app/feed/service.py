@@ -15,7 +15,7 @@ Redacted versions stay in their place, with nulls. They never were the last word
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 
 from app.contract.actors import Caller
@@ -69,10 +69,15 @@ class Feed:
     def __init__(self, storage: Storage, encode: Encode) -> None:
         """`encode` makes the bytes of a change in a stream, once for all who read it."""
         self._database = storage.database
+        self._storage = storage
         self._encode = encode
         self._wakeups = Wakeups(storage.database, encode)
         self.readers = FeedReaders(storage.database)
         storage.database.on_commit = self._wakeups.wake
+
+    def drop_stores(self, store_ids: Collection[str]) -> None:
+        """Drop what is held of the changes of these stores: an erasure has touched them."""
+        self._wakeups.drop_stores(store_ids)
 
     async def close(self) -> None:
         """End every stream."""
@@ -81,6 +86,7 @@ class Feed:
 
     async def page(self, caller: Caller, store_id: str, after: int, limit: int) -> ChangePage:
         """At most `limit` changes after the number `after`."""
+        since = self._storage.contents.now()
         rows = await self._database.fetch_all(
             queries.PAGE,
             {"store_id": store_id, "workspace_id": caller.workspace_id, "seq": after, "limit": limit + 1},
@@ -90,7 +96,9 @@ class Feed:
             raise store_not_found(store_id)
         _refuse_future(after, rows[0]["last_seq"])
         self.readers.note(caller, store_id, after)
-        return await page_of(self._database, rows, after, limit)
+        page = await page_of(self._database, rows, after, limit)
+        self._storage.contents.refuse_outdated(store_id, since)
+        return page
 
     async def follow(self, caller: Caller, store_id: str, after: int) -> AsyncGenerator[Item, None]:
         """What happens after the number `after`, and goes on happening.
@@ -136,6 +144,7 @@ class Feed:
                 frames = channel.after(after)
                 if frames is None:
                     # Only here, by a reader of its own, is history read: at the pace at which it is taken.
+                    since = self._storage.contents.now()
                     rows = await self._database.fetch_all(
                         queries.NEWER, {"store_id": store_id, "seq": after, "limit": _PIECE + 1}
                     )
@@ -143,6 +152,8 @@ class Feed:
                         yield Gone(), after
                         return
                     page = await page_of(self._database, rows, after, _PIECE)
+                    if self._storage.contents.is_outdated(store_id, since):
+                        continue
                     if page.next_after <= after:
                         return  # The database was put back to an older state; a new request is told so.
                     if first := page.first(after):

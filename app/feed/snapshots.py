@@ -7,11 +7,12 @@ nothing. The rows are small and held as a whole; contents are read, and sent, a 
 A content may be erased while the snapshot is on its way (its version expired or was redacted). That takes a newer
 version of its memory, or its deletion, and so a change after `seq`. Such a memory stays in its place, with the content
 null: the feed tells what became of it. Whether it is so is asked again for every few memories, just before they are
-sent, so that nothing goes out that was erased before.
+sent, so that nothing goes out that was erased before. A path can't be null: so a snapshot that is on its way when an
+erasure (`app.erasure`) touches its store is broken off.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from app.contract.actors import Caller
@@ -36,6 +37,8 @@ class Snapshot:
     count: int
     archived_at: int | None
     pieces: AsyncGenerator[Sequence[Found], None]
+    refuse_outdated: Callable[[], None]
+    """Raises `Unavailable` if an erasure has touched the store since then: what was read of it must not go out."""
 
 
 class Snapshots:
@@ -53,6 +56,7 @@ class Snapshots:
             NotFound: there is no such store.
 
         """
+        since = self._storage.contents.now()
         rows = await self._storage.database.fetch_all(
             queries.SNAPSHOT, {"store_id": store_id, "workspace_id": caller.workspace_id}
         )
@@ -62,17 +66,22 @@ class Snapshots:
             raise store_not_found(store_id)
         store = rows[0]
         memories = rows if store["id"] is not None else []
-        pieces = self._pieces(memories, with_content=with_content)
+
+        def refuse_outdated() -> None:
+            self._storage.contents.refuse_outdated(store_id, since)
+
+        pieces = self._pieces(memories, refuse_outdated, with_content=with_content)
         if self._readers is not None:
             pieces = _noting(self._readers, caller, store_id, store["last_seq"], pieces)
-        return Snapshot(store["last_seq"], len(memories), store["store_archived_at"], pieces)
+        return Snapshot(store["last_seq"], len(memories), store["store_archived_at"], pieces, refuse_outdated)
 
-    async def _pieces(self, rows: Sequence[Row], *, with_content: bool) -> AsyncGenerator[Sequence[Found], None]:
+    async def _pieces(
+        self, rows: Sequence[Row], refuse_outdated: Callable[[], None], *, with_content: bool
+    ) -> AsyncGenerator[Sequence[Found], None]:
         for piece in _divided(rows):
-            if with_content:
-                yield await self._with_contents(piece)
-            else:
-                yield [Found(row, None) for row in piece]
+            found = await self._with_contents(piece) if with_content else [Found(row, None) for row in piece]
+            refuse_outdated()
+            yield found
 
     async def _with_contents(self, rows: Sequence[Row]) -> Sequence[Found]:
         async def read() -> Sequence[Found]:

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import Context
 from itertools import islice
 
@@ -55,6 +55,8 @@ class Channel:
         """What happens in the store can no longer be seen; readers are to come again."""
         self.is_refreshing = False
         self.is_stale = False
+        self.drops = 0
+        """How often its changes were dropped; what was read of them before the last time is read again."""
         self._frames: deque[tuple[float, bytes]] = deque()
         """The changes up to `position`, without a gap, each with the time it was read."""
 
@@ -80,6 +82,11 @@ class Channel:
             self._frames.popleft()
         self.position += len(frames)
         self._wake()
+
+    def drop(self) -> None:
+        """Drop all changes: they are read from the database again by every reader that still needs them."""
+        self.drops += 1
+        self._frames.clear()
 
     def forget_old(self) -> None:
         """Drop what every reader that keeps up has sent long ago."""
@@ -135,6 +142,12 @@ class Wakeups:
             if not channel.readers and self._channels.get(store_id) is channel:
                 del self._channels[store_id]
 
+    def drop_stores(self, store_ids: Collection[str]) -> None:
+        """Drop the changes of these stores."""
+        for store_id in store_ids:
+            if (channel := self._channels.get(store_id)) is not None:
+                channel.drop()
+
     def wake(self, store_id: str) -> None:
         """Something was committed in a store."""
         channel = self._channels.get(store_id)
@@ -174,7 +187,7 @@ class Wakeups:
             else:
                 channel.end(gone=True)
             return
-        position = channel.position
+        position, drops = channel.position, channel.drops
         rows = await self._database.fetch_all(
             queries.NEWER, {"store_id": channel.store_id, "seq": position, "limit": _BATCH + 1}
         )
@@ -182,7 +195,9 @@ class Wakeups:
             channel.end(gone=True)
             return
         page = await page_of(self._database, rows, position, _BATCH)
-        if page.next_after < position:
+        if channel.drops != drops:
+            channel.is_stale = True
+        elif page.next_after < position:
             channel.end(gone=False)  # The database was put back to an older state.
         elif page.truncated:
             channel.begin(page.last_seq)  # Each reader finds the gap, and says so.

@@ -160,7 +160,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await storage.open()
-        watch = ErasureWatch(storage.database, storage.cache, storage.mover)
+        watch = ErasureWatch(storage.database, storage.cache, storage.mover, app.state.services[Feed].drop_stores)
         await watch.start()
         if settings.bootstrap_api_key is not None:
             await Keys(storage.database).ensure_bootstrap()

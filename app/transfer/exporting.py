@@ -83,6 +83,7 @@ class Exporter:
         size = 0
         async with aclosing(self._files()) as files:
             async for file in files:
+                self._snapshot.refuse_outdated()
                 if archive_format == "zip" and _NO_NAME_IN_A_ZIP in file.name:
                     self._rename(writer, file)
                 elif file.spool is None:
@@ -91,6 +92,7 @@ class Exporter:
                     writer.begin(file.name, file.size, file.modified)
                     while data := file.spool.read(_PIECE_BYTES):
                         writer.write(data)
+                        self._snapshot.refuse_outdated()
                         yield b"".join([*ready, writer.take()])
                         ready, size = [], 0
                     writer.end()
@@ -113,6 +115,7 @@ class Exporter:
         writer = DirectoryWriter(directory)
         async with aclosing(self._files()) as files:
             async for file in files:
+                self._snapshot.refuse_outdated()
                 content = file.content if file.spool is None else file.spool.read()
                 try:
                     writer.add(file.name, content, file.modified)

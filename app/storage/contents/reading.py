@@ -108,6 +108,20 @@ class Contents:
         """Keep a content that was just written, since it will likely be read."""
         self._cache.put(store_id, sha256, content, since)
 
+    def is_outdated(self, store_id: str, since: Moment) -> bool:
+        """Whether an erasure has touched the store after a moment: what was read before may be gone by now."""
+        return self._cache.is_outdated(store_id, since)
+
+    def refuse_outdated(self, store_id: str, since: Moment) -> None:
+        """Refuse to go on with rows that were read since a moment, if an erasure has touched the store after it.
+
+        Raises:
+            Unavailable: it has.
+
+        """
+        if self.is_outdated(store_id, since):
+            raise Unavailable(f"memories of {store_id!r} were erased while it was read; begin again")
+
     def _since(self) -> Moment:
         since = _ROWS_READ_SINCE.get()
         return self._cache.now() if since is None else since
