@@ -49,9 +49,22 @@ def test_a_database_that_takes_no_writes_for_a_while_or_ends_its_sessions_is_cle
         mortal_postgres.execute(f"ALTER {what} SET default_transaction_read_only = {value}")
         mortal_postgres.execute("SELECT pg_reload_conf()")
 
+    def refused_as_read_only() -> list[int]:
+        return [sum("read-only" in refusal.message for refusal in writer.refusals) for writer in writing.writers]
+
     def become_a_standby() -> None:
+        before = refused_as_read_only()
         read_only(f"DATABASE {name}", "on")
         end_sessions(url)
+        until(
+            lambda: all(now > then for now, then in zip(refused_as_read_only(), before, strict=True)),
+            "every writer met a session that is read-only",
+        )
+
+    def no_session_stays_read_only() -> bool:
+        before = len(writing.refusals)
+        writing.wait_for_acknowledged(10)
+        return len(writing.refusals) == before
 
     with serve(environment) as server:
         with load(server) as writing:
@@ -65,6 +78,7 @@ def test_a_database_that_takes_no_writes_for_a_while_or_ends_its_sessions_is_cle
             )
             # What connects meanwhile is read-only to its end.
             assert_is_survived(server, writing, become_a_standby, lambda: read_only(f"DATABASE {name}", "DEFAULT"))
+            until(no_session_stays_read_only, "nothing is refused that was repaired")
             assert_end_is_well(server, writing)
             assert {refusal.status for refusal in writing.refusals} == {503}
         server.stop()
