@@ -20,15 +20,18 @@ def lines(answer: Stream) -> Iterator[bytes]:
         Away: the connection was lost, or the answer is none of lines.
 
     """
-    rest = b""
+    rest = bytearray()  # which grows in place: a line may come in a million pieces
     with contextlib.closing(answer.pieces()) as pieces:
         for piece in pieces:
-            *whole, rest = (rest + piece).split(b"\n")
+            rest += piece
+            if b"\n" in piece:
+                *whole, last = bytes(rest).split(b"\n")
+                yield from whole
+                rest = bytearray(last)
             if len(rest) > _LINE_MAX_BYTES:
                 raise Away(answer.status, "the answer has a line that is too long")
-            yield from whole
     if rest:
-        yield rest
+        yield bytes(rest)
 
 
 class Watch:

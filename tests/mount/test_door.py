@@ -1,8 +1,11 @@
 """What a server says is believed only where the contract allows it."""
 
+import itertools
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -149,7 +152,7 @@ fields = st.sampled_from([
     b"content-length: " + b"9" * 5_000 + b"\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n", b"x: y\r\n" * 20_000,
 ])  # fmt: skip
 chunks = st.sampled_from([
-    b"5\r\nhello\r\n", b"-5\r\n", b"f" * 70_000, b"ffffffffffff\r\n", b"0\r\n", b"x: y\r\n" * 99, b"\r\n",
+    b"5\r\nhello\r\n", b"-5\r\n", b"f" * 70_000, b"ffffffffffff\r\n", b"0\r\n", b"x" * 400, b"x: y\r\n" * 99, b"\r\n",
 ])  # fmt: skip
 bodies = st.lists(st.one_of(chunks, st.binary(max_size=200)), max_size=6)
 
@@ -163,9 +166,42 @@ def test_no_bytes_on_a_connection_take_more_memory_than_an_answer_may(
     connection.sock = Wire(head + field + b"".join(body), piece)
     reader = exchange._Reader(connection, 300, 10.0)
     if (found := attempt(lambda: exchange._read_head(reader))) is not None:
-        size = attempt(lambda: sum(map(len, exchange._pieces(reader, found[0], found[1]))))
-        assert size is None or size <= 300
+        read: list[int] = []
+        attempt(lambda: read.extend(map(len, exchange._pieces(reader, found[0], found[1]))))
+        assert sum(read) <= 300
     assert len(reader._rest) <= 2 * 65_536
+
+
+BODIES = {
+    "by its length": b"content-length: 60000\r\n\r\n" + b"x" * 60_000,
+    "in chunks": b"transfer-encoding: chunked\r\n\r\n" + b"2\r\nxx\r\n" * 30_000 + b"0\r\n\r\n",
+    "to the end": b"\r\n" + b"x" * 60_000,
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_an_answer_that_comes_drop_by_drop_is_given_up(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = HTTPConnection("localhost")
+    connection.sock = Wire(b"HTTP/1.1 200 OK\r\n" + BODIES[body], 100)
+    seconds = itertools.count()
+    monkeypatch.setattr("app.client.exchange.time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    reader = exchange._Reader(connection, 100_000, 100.0)
+    with pytest.raises(TimeoutError, match="too long"):
+        exchange._whole(exchange._pieces(reader, *exchange._read_head(reader)[:2]))
+
+
+def test_small_pieces_take_no_more_memory_than_large_ones() -> None:
+    connection = HTTPConnection("localhost")
+    connection.sock = Wire(b"HTTP/1.1 200 OK\r\n" + BODIES["in chunks"], 65_536)
+    reader = exchange._Reader(connection, 100_000, 100.0)
+    tracemalloc.start()
+    try:
+        data = exchange._whole(exchange._pieces(reader, *exchange._read_head(reader)[:2]))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert data == b"x" * 60_000
+    assert peak < 600_000  # as objects they took 3,700,000
 
 
 @pytest.mark.parametrize("has_openat2", [True, False])

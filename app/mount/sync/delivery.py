@@ -6,15 +6,13 @@ import hashlib
 import threading
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 from app.client.api import StoreApi
 from app.client.entries import Entry
 from app.client.failures import ApiError, Away, Changed, Missing, PathTaken, Rejected, Unauthorized
-from app.contract import clock
 from app.contract.limits import CONTENT_MAX_BYTES
 from app.mount.sync import merge, rules
-from app.mount.sync.conflicts import conflict_path
+from app.mount.sync.beside import Beside
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.erasures import Erasures
 from app.mount.sync.errors import Erased, Refused
@@ -64,14 +62,14 @@ class Delivery:
         self._state = state
         self._lock = lock
         self._cache = cache
-        self._label = label
         self._policy = policy
         self._content = content
         self._note_sent = note_sent
         self._erasures = Erasures()
         state.on_erased = self._note_erased
         self.archived = False
-        self.conflicts: list[dict[str, Any]] = []
+        self._beside = Beside(api, state, lock, cache, label=label, read_again=self._read_again)
+        self.conflicts = self._beside.conflicts
 
     def deliver(self, intent: Intent) -> Entry | None:
         """Do it; what is at the intent's last path then, None if nothing.
@@ -283,40 +281,8 @@ class Delivery:
                 return merged
         elif not intent.journaled:
             raise Refused(errno.ESTALE, f"{path} was changed by somebody else meanwhile")
-        beside = self._keep_beside(intent, path, ours)
+        beside = self._beside.keep(intent, path, ours)
         raise KeptBeside(errno.ESTALE, f"{path} was changed by somebody else meanwhile; this text is in {beside}")
-
-    def _keep_beside(self, intent: Intent, path: str, data: bytes) -> str:
-        sha256 = hashlib.sha256(data).hexdigest()
-        taken: set[str] = set()
-        while True:
-            with self._lock:
-                beside = conflict_path(path, self._label, lambda name: name in taken or self._is_other(name, sha256))
-                current = self._state.remote(beside)
-            if current is None:
-                try:
-                    memory = self._api.create(beside, data)
-                except PathTaken as error:
-                    if error.conflicting_path == beside:
-                        self._read_again(error.conflicting_memory_id)
-                    else:
-                        taken.add(beside)
-                    continue
-                self._cache.put(self._api.store_id, sha256, data)
-                with self._lock:
-                    self._state.apply_answer(memory.entry)
-            intent.expected.clear()
-            self._note_conflict(path, beside)
-            return beside
-
-    def _note_conflict(self, path: str, beside: str) -> None:
-        at = clock.rfc3339(clock.now())
-        self.conflicts.append({"path": path, "conflict_path": beside, "at": at})
-
-    def _is_other(self, path: str, sha256: str) -> bool:
-        """Whether the path is taken by another text; the same one is ours, from an attempt without an answer."""
-        shown, there = self._state.view.get(path), self._state.remote(path)
-        return any(entry is not None and entry.sha256 != sha256 for entry in (shown, there))
 
     # Everything else
 
@@ -369,16 +335,13 @@ class Delivery:
                     raise
                 taken.add(target)
                 with self._lock:
-                    target = conflict_path(path, self._label, lambda name: self._is_taken(name, taken))
+                    target = self._beside.free(path, taken)
                 continue
             with self._lock:
                 self._state.apply_answer(memory.entry)
                 if target != path:
-                    self._note_conflict(path, target)
+                    self._beside.note(path, target)
                 return self._state.remote_by_id(memory_id)
-
-    def _is_taken(self, path: str, taken: set[str]) -> bool:
-        return path in taken or path in self._state.view or self._state.remote(path) is not None
 
     def _replace(self, intent: Intent) -> Entry:
         assert intent.new_path is not None
