@@ -138,6 +138,7 @@ def test_what_is_beyond_the_bounds_is_refused_in_little_memory(tmp_path: Path) -
         "space.tar": (tar_of({"export.json": HEADER, "manifest.json": b" " * (24 * MEBI)}), "was expected"),
         "deep.tar": (tar_of({"export.json": HEADER, "manifest.json": b'{"a":' + b"[" * (8 * MEBI)}), "is no JSON"),
         "line.tar": (with_history(b"[" * (12 * MEBI)), "longer than 16,384 bytes"),
+        "large-pax.tar.gz": (headers(tarfile.XHDTYPE, 69_996, 1), "header of 69,996 bytes"),
         "pax.tar.gz": (headers(tarfile.XHDTYPE, 65_532, 300), "header can't be read"),
         "gnu.tar.gz": (headers(tarfile.GNUTYPE_LONGNAME, 65_532, 1_100), "bytes together"),
         "window.tar.zst": (compressor.compress(tar_of({"a": bytes(MEBI)})) + compressor.flush(), "of memory to unpack"),

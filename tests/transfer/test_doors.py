@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -155,6 +156,18 @@ def test_a_form_of_anybody_is_read_or_refused(
     with form:
         assert "/" not in form.file_name
         assert set(form.fields) <= {"partial"}
+
+
+def test_a_boundary_of_more_than_70_bytes_is_refused() -> None:
+    def read(boundary: str) -> None:
+        body = PART.replace(b"--x", b"--" + boundary.encode())
+        upload: Any = _Upload(f"multipart/form-data; boundary={boundary}", body, 3)
+        asyncio.run(read_form(upload, 1_000_000, file="file", fields=("partial",))).file.close()
+
+    read("b" * 70)
+    for size in (71, 30_000, 100_000):
+        with pytest.raises(InvalidRequest, match=f"the boundary has {size:,} bytes; at most 70 are allowed"):
+            read("b" * size)
 
 
 def test_hostile_archives_leave_the_process_as_large_as_it_was() -> None:
