@@ -25,6 +25,7 @@ from app.erasure.selection import Selection
 from app.erasure.service import Erasures
 from app.erasure.signing import deployment
 from app.erasure.watch import ErasureWatch
+from app.feed.readers import FeedReaders
 from app.history.points import Point
 from app.history.restoring import Restoring
 from app.history.rollback import Rollback
@@ -498,6 +499,12 @@ async def _write_refusals(parts: Parts, refusals: Refusals) -> None:
     await refusals.stop()
 
 
+async def _note_a_reader(parts: Parts, store_id: str) -> None:
+    readers = FeedReaders(parts.storage.database)
+    readers.note(parts.caller, store_id, 1)
+    await readers.close()
+
+
 async def _lease(parts: Parts, _: Any) -> None:
     lease = Lease(parts.storage.database, ids.new("lease"), 1)
     assert await lease.take()
@@ -606,5 +613,6 @@ OPERATIONS = {
     "condemn orphans": Operation(_orphan, _condemn_orphans),
     "repair counters": Operation(_wrong_counters, _repair),
     "note refused requests": Operation(_refusals, _write_refusals),
+    "note a reader of the feed": Operation(_store, _note_a_reader),
     "take and release a lease": Operation(_nothing, _lease),
 }
