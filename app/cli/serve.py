@@ -24,7 +24,7 @@ from app.cli.unknown_settings import warn_of_unknown_settings
 from app.contract.errors import Unavailable
 from app.server import logs, tracing
 from app.server.protocol import BoundedProtocol
-from app.settings import Settings, load
+from app.settings import BadSettings, Settings, load
 from app.storage.contents.blobs import open_blob_store
 from app.storage.rows import migrations
 from app.storage.rows.postgres_errors import DatabaseRefused
@@ -125,6 +125,14 @@ def _shown(file: Path) -> str:
     return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
+def _check_host(host: str) -> None:
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, ValueError, TypeError) as error:
+        why = getattr(error, "strerror", None) or "it is no name of a host"
+        raise BadSettings(f"--host: {host!r} can't be listened on: {why}; name an address of this machine") from error
+
+
 @contextlib.contextmanager
 def _operators_socket(settings: Settings) -> Iterator[list[socket.socket]]:
     """The socket of the operators' port, if there is to be one."""
@@ -170,6 +178,7 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
 ) -> None:
     """Serve the API. The embedded database is migrated first; another one by 'memstore migrate'."""
+    _check_host(host)
     warn_of_unknown_settings()
     settings = load()
     logging.config.dictConfig(logs.configuration(settings))  # For what is said before uvicorn sets it.
