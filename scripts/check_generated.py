@@ -11,11 +11,12 @@ from typing import Final
 
 from app.server.application import create_app
 from app.settings import Settings
-from scripts import api_table, settings_table
+from scripts import api_table, man_page, settings_table
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/api-coverage.md": lambda: api_table.render(create_app().openapi()),
     "docs/reference/settings.md": lambda: settings_table.render(Settings),
+    "docs/man/memstore.1": man_page.render,
 }
 """Each generated page, by its path from the project's root, and what makes it."""
 

@@ -30,7 +30,7 @@ def backup(
     async def work(storage: Storage) -> BackedUp:
         return await Backup(storage).write(output, archive_format, operator.actor())
 
-    result = with_storage(work)
+    result = with_storage(work, doing=f"writing {output.name}")
     if as_json:
         terminal.echo_json(asdict(result))
     else:
@@ -59,7 +59,7 @@ def restore_backup(
             return None
         return await restore.read(file, operator.actor())
 
-    result = with_storage(work, may_make=True)
+    result = with_storage(work, may_make=True, doing=f"reading {file.name}")
     if result is None:
         terminal.echo("the deployment is empty, and the backup would be restored into it; say --yes to do it")
     elif as_json:

@@ -105,6 +105,13 @@ def _parts(report: Mapping[str, Any], text: Callable[[str], str], code: Callable
             ("head", "What counts as the same text"),
             ("list", [text(each) for each in report["same_text"]]),
         ]
+    if readers := report.get("feed_readers"):
+        named = [(text(name.replace("_", " ")), f"{number:,}") for name, number in readers["not_passed"].items()]
+        parts += [
+            ("head", "Readers that may still hold a copy"),
+            ("text", "Of the readers of the last 30 days, these had not heard of the erasure when this page was made."),
+            ("table", (("Readers", "Number"), named)),
+        ]
     return [
         *parts,
         ("head", "How to check this report"),

@@ -139,7 +139,7 @@ def verify_report(
     if contains is not None and Folded(contains).is_empty:
         raise InvalidRequest("--contains: is empty, which everything contains; give the text to look for")
     read = _read(file)
-    verdict = with_storage(lambda storage: verify(storage, read, contains))
+    verdict = with_storage(lambda storage: verify(storage, read, contains), doing="searching what is left")
     if as_json:
         terminal.echo_json(_verdict(verdict), indent=2)
     else:

@@ -31,7 +31,7 @@ def check(
         terminal.echo(f"{len(findings)} found" if findings else "clean")
         return not findings
 
-    if not with_storage(work):
+    if not with_storage(work, doing="comparing the database with the blob store"):
         raise typer.Exit(1)
 
 
@@ -43,4 +43,4 @@ def sweep() -> None:
         for name, number in asdict(swept).items():
             terminal.echo(f"{name.replace('_', ' ')}: {number}")
 
-    with_storage(work)
+    with_storage(work, doing="sweeping")

@@ -23,7 +23,7 @@ class _Home(NamedTuple):
 _START, _STORES, _HISTORY = "Start", "Stores", "History"
 _LAW, _AGENTS, _UPKEEP = "People and the law", "Agents and mounts", "Upkeep"
 
-_HOMES: dict[str, dict[str, _Home]] = {
+HOMES: dict[str, dict[str, _Home]] = {
     _START: {
         "serve": _Home("app.cli.serve:serve", "Serve the API."),
         "migrate": _Home("app.cli.migrate:migrate", "Bring the database to this version's schema."),
@@ -78,7 +78,7 @@ _USERS_UMASK = "app.cli.mount:"
 
 
 def _place(name: str) -> str:
-    return next(homes[name].place for homes in _HOMES.values() if name in homes)
+    return next(homes[name].place for homes in HOMES.values() if name in homes)
 
 
 def load(name: str) -> Any:
@@ -101,7 +101,7 @@ class _Group(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         lines = {
             name: TyperCommand(name, help=home.summary, rich_help_panel=group)
-            for group, homes in _HOMES.items()
+            for group, homes in HOMES.items()
             for name, home in homes.items()
         }
         super().__init__(**{**attributes, "commands": lines})

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.engine import make_url
 
-from app.cli import deployment, places
+from app.cli import deployment, places, terminal
 from app.cli.unknown_settings import warn_of_unknown_settings
 from app.settings import BadSettings, Settings, load, storage_options
 from app.storage.rows import migrations
@@ -84,10 +84,13 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def with_storage(work: Callable[[Storage], Awaitable[T]], *, may_make: bool = False, is_told: bool = True) -> T:
+def with_storage(
+    work: Callable[[Storage], Awaitable[T]], *, may_make: bool = False, is_told: bool = True, doing: str = ""
+) -> T:
     """The same with database and blob store, without background work.
 
-    may_make: where no deployment is, make one. is_told: say which deployment it is.
+    may_make: where no deployment is, make one. is_told: say which deployment it is. doing: what takes
+    long, to be shown on a terminal meanwhile.
     """
     warn_of_unknown_settings()
     settings = load()
@@ -100,7 +103,8 @@ def with_storage(work: Callable[[Storage], Awaitable[T]], *, may_make: bool = Fa
             await migrations.require_current(storage.database)
             if is_told:
                 await deployment.tell(storage.database, settings)
-            return await work(storage)
+            with terminal.working(doing) if doing else nullcontext():
+                return await work(storage)
         finally:
             await storage.close()
 

@@ -11,7 +11,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -76,6 +77,19 @@ def pairs(lines: Sequence[tuple[str, str]]) -> None:
 def progress(text: str) -> None:
     """Write over the last line of a terminal on standard error."""
     print(f"\r{field(text)}", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something long is under way: on standard error, and on a terminal only."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(field(what))):
+        yield
 
 
 def fail(message: str) -> None:

@@ -86,7 +86,7 @@ def export(
                 await _write(exporter, archive_format, file)
         return exporter.result
 
-    result = with_storage(work)
+    result = with_storage(work, doing=f"exporting {store}")
     if output != _STDIO:
         if as_json:
             terminal.echo_json(asdict(result))
@@ -108,7 +108,10 @@ def _export_person(where: list[str], workspace: str, output: str, *, is_other: b
             "goes with --output FILE or DIRECTORY alone; all versions are in it", param_hint="--where"
         )
     pairs = parse_where(where)
-    done = with_storage(lambda storage: person_export.export(storage, pairs, workspace or None, Path(output)))
+    done = with_storage(
+        lambda storage: person_export.export(storage, pairs, workspace or None, Path(output)),
+        doing=f"exporting {', '.join(where)}",
+    )
     if as_json:
         terminal.echo_json(asdict(done))
     else:
@@ -167,7 +170,7 @@ def import_(
             imported = await imports(storage, settings).run(caller, plan, spool, into=target, partial=partial)
             return imported.wire(), bool(imported.refused)
 
-        result, is_refused = with_storage(work)
+        result, is_refused = with_storage(work, doing=f"importing {source}")
     _print_imported(result, as_json=as_json)
     if is_refused:
         raise typer.Exit(1)

@@ -179,3 +179,19 @@ def test_an_administrators_command_says_which_deployment_it_looks_at(commands: C
     assert f"…, SQLite in {data}, " in done.err
     assert "workspace" in done.err
     assert "store" in done.err
+
+
+def test_an_interrupted_command_says_so_and_how_to_finish_an_erasure(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("app.cli.api.connected", interrupted)
+    monkeypatch.setattr("app.cli.forget.with_storage", interrupted)
+    done = commands.run("stores list")
+    assert (done.status, done.err.strip()) == (130, "memstore: interrupted")
+    done = commands.run("forget --where a=b --yes --report r.json")
+    assert done.status == 130
+    assert "finish it with 'memstore forget --resume --report r.json'" in done.err
+    assert commands.run("forget --where a=b").err.strip() == "memstore: interrupted"

@@ -2,14 +2,16 @@
 
 import copy
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.server.application import create_app
-from scripts import api_table, check_generated
+from scripts import api_table, check_generated, man_page
 from tests.docs.blocks import PROJECT
+from tests.docs.test_pages import documented_commands
 
 MEMORY = "/v1/memory_stores/{memory_store_id}/memories/{memory_id}"
 
@@ -134,3 +136,19 @@ def test_the_coverage_table_shows_what_is_not_served(document: dict[str, Any]) -
     (row,) = [line for line in lines if "`beta.memory_stores.memories.delete`" in line]
     assert row == f"| `beta.memory_stores.memories.delete` | `DELETE {MEMORY}` | **no** | 0 of 5 |"
     assert lines.count('| response | `type` | "memory_deleted" |  | **no** |') == 1
+
+
+def test_the_manual_page_has_every_command_and_troff_has_no_complaint(tmp_path: Path) -> None:
+    page = man_page.render()
+    for words, options in documented_commands().items():
+        assert f".B memstore {' '.join(words)}".replace("-", "\\-") in page
+        for option in options:
+            assert option.replace("-", "\\-") in page
+    groff = shutil.which("groff")
+    if groff is None:
+        pytest.skip("no groff on this machine reads manual pages")
+    (tmp_path / "memstore.1").write_text(page, encoding="utf-8")
+    done = subprocess.run(
+        [groff, "-man", "-Kutf8", "-Tutf8", "-ww", "-z", tmp_path / "memstore.1"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

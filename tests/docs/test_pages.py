@@ -124,3 +124,9 @@ def test_the_command_line_page_has_the_commands_and_their_options() -> None:
 
 def test_the_changelog_has_this_version() -> None:
     assert re.search(rf"^## {re.escape(app.__version__)} - \d{{4}}-\d\d-\d\d$", text_of("CHANGELOG.md"), re.MULTILINE)
+
+
+def test_the_index_leads_to_every_page() -> None:
+    linked = {found["target"].partition("#")[0] for found in LINK.finditer(text_of("docs/README.md"))}
+    pages = {str(page.relative_to(PROJECT / "docs")) for page in (PROJECT / "docs").rglob("*.md")}
+    assert pages - linked == {"README.md"}

@@ -86,7 +86,7 @@ def commands(found: Any, name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def test_every_command_is_called() -> None:
-    names = [name for homes in main._HOMES.values() for name in homes]
+    names = [name for homes in main.HOMES.values() for name in homes]
     assert {found for name in names for found in commands(main.load(name), (name,))} == CALLS.keys()
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-CLIENTS = ("mount", "unmount", "flush", "status", "kept", "run", "attach")
+CLIENTS = ("mount", "unmount", "flush", "status", "kept", "run", "attach", "stores", "ls")
 ADMINISTRATORS = ("keys", "sessions", "hold", "export", "import", "pull", "backup", "restore-backup", "fsck", "migrate")
 HISTORY = ("log", "diff", "show", "blame", "restore", "audit")
 
@@ -29,7 +29,7 @@ def loading(*names: str) -> str:
     [
         pytest.param(loading(*CLIENTS), SERVER | WEB | DATABASE, id="client-side commands"),
         pytest.param(loading(*ADMINISTRATORS), SERVER | WEB, id="administrators' commands"),
-        pytest.param(loading(*HISTORY), SERVER, id="commands that show what the API shows"),
+        pytest.param(loading(*HISTORY), SERVER | WEB, id="commands that show what the API shows"),
     ],
 )
 def test_a_command_imports_nothing_that_it_does_not_need(statement: str, forbidden: set[str]) -> None:

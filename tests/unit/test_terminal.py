@@ -1,6 +1,7 @@
 """Nothing from elsewhere reaches a terminal raw: one module prints, and it escapes what a terminal would obey."""
 
 import ast
+import io
 import json
 import unicodedata
 from pathlib import Path
@@ -97,3 +98,22 @@ def test_what_is_kept_on_a_host_is_shown_as_fields() -> None:
     shown = {"id": "1", "bytes": 1, "operation": HOSTILE, "at": "2026-01-01T00:00:00"}
     shown |= dict.fromkeys(("path", "reason", "place"), HOSTILE)
     assert obeyed("".join(kept.lines_of("memstore_1", shown))) == set()
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_long_work_is_shown_on_a_terminal_only_and_what_it_is_called_is_a_field(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for screen in (_Screen(), io.StringIO()):
+        monkeypatch.setattr("sys.stderr", screen)
+        with terminal.working("importing [bold]\u202e\x07"):
+            terminal.echo("a note meanwhile", err=True)
+        said = screen.getvalue()
+        assert ("importing [bold]\\u202e\\x07" in said) == screen.isatty()
+        assert not set(said) & {"\u202e", "\x07"}
+        assert "a note meanwhile" in said
