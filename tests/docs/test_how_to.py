@@ -24,11 +24,12 @@ UNDO = "docs/how-to/see-and-undo.md"  # run by tests/contract/test_history_docs.
 PROXIES = "docs/how-to/proxies.md"  # run by tests/contract/test_behind_proxies.py
 DEPLOY, SANDBOXES = "docs/how-to/deploy.md", "docs/how-to/sandboxes.md"  # run by tests/docs/test_deploy.py
 BACKUP, SCALE = "docs/how-to/backup-and-fsck.md", "docs/how-to/postgres-and-s3.md"
+SQL = "sql"  # run by tests/storage/test_postgres_as_found.py
 
 
 def test_every_page_with_commands_is_run_here() -> None:
     languages = {block.language for page in PAGES for block in blocks(page)}
-    assert languages <= {SHELL, NGINX, *SHOWN_ONLY}
+    assert languages <= {SHELL, NGINX, SQL, *SHOWN_ONLY}
     typed = {
         KEYS,
         OPERATE,
@@ -135,7 +136,7 @@ def test_a_store_is_moved_in_and_out_as_described(server: Server, tmp_path: Path
 def test_postgresql_and_s3_are_set_up_as_described(services: Services, tmp_path: Path) -> None:
     environment = Backend(POSTGRES_S3, services).environment(tmp_path)
     directory = make_readers_directory(tmp_path / "checkout")
-    settings, commands = blocks(SCALE)
+    settings, commands = (block for block in blocks(SCALE) if block.language == SHELL)
     exported = re.findall(r"^export (\w+)=", settings.text, re.MULTILINE)
     assert set(exported) <= {*environment, "AWS_REGION"}
     *before, serving = commands.text.splitlines()

@@ -14,6 +14,7 @@ from app.cli.main import main
 from app.storage.rows import migrations
 from app.storage.rows.postgres_connect import Connector
 from app.storage.rows.postgres_url import parse
+from tests.docs.blocks import blocks
 from tests.support.processes import free_port, short_directory
 from tests.support.servers import serve
 from tests.support.tls_cluster import TlsPostgres, missing
@@ -23,8 +24,6 @@ pytestmark = [
     # The driver closes a TLS connection that was refused without waiting for its end, and then the event loop is gone.
     pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
 ]
-
-SCHEMA = "apart"
 
 
 class Told:
@@ -199,17 +198,16 @@ def test_tls_is_used_and_checked_as_sslmode_asks(
 def test_a_role_that_may_only_read_and_write_rows_serves_a_schema_of_its_own_in_an_icu_database(
     cluster: TlsPostgres, tmp_path: Path, told: Told
 ) -> None:
+    (documented,) = (block.text for block in blocks("docs/how-to/postgres-and-s3.md") if block.language == "sql")
     cluster.execute(
-        "CREATE ROLE rows_only LOGIN PASSWORD 'secret'",
-        f"CREATE SCHEMA {SCHEMA} AUTHORIZATION owner",
-        f"GRANT USAGE ON SCHEMA {SCHEMA} TO rows_only",
-        "ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO rows_only",
-        "ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT USAGE ON SEQUENCES TO rows_only",
+        "CREATE ROLE memstore_owner LOGIN PASSWORD 'secret'",
+        "CREATE ROLE memstore_rows LOGIN PASSWORD 'secret'",
+        *(statement for line in documented.split(";") if (statement := line.strip())),
         database="icu",
     )
-    keys = f"sslmode=verify-full&sslrootcert={cluster.certificate}&options=-csearch_path%3D{SCHEMA}"
-    migrations.upgrade(cluster.url(user="owner", password="secret", database="icu", keys=keys))
-    url = cluster.url(user="rows_only", password="secret", database="icu", keys=keys)
+    keys = f"sslmode=verify-full&sslrootcert={cluster.certificate}&options=-csearch_path%3Dmemstore"
+    migrations.upgrade(cluster.url(user="memstore_owner", password="secret", database="icu", keys=keys))
+    url = cluster.url(user="memstore_rows", password="secret", database="icu", keys=keys)
     place = {"MEMSTORE_DATA_DIR": str(tmp_path), "MEMSTORE_DATABASE_URL": url}
     with serve(place) as server, server.client(max_retries=0) as client:
         memories = client.beta.memory_stores.memories
