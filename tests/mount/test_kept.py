@@ -130,3 +130,17 @@ def test_a_text_that_the_store_has_in_the_end_is_kept_no_longer(texts: KeptTexts
     texts.discard_saved("/a.md", b"text")
     texts.discard_saved("/b.md", b"other")
     assert texts.list() == [other]
+
+
+def test_a_text_is_on_the_disk_before_anybody_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    kept = KeptTexts(tmp_path / "kept").keep("/a.md", b"text\n", "no room")
+    assert {"text", "record.json"} <= {path.name for path in synced[:-2]}
+    assert [path.name for path in synced[-2:]] == [f".unfinished-{kept.id}", "kept"]

@@ -248,7 +248,14 @@ class MountWriter:
         return [item["path"] for item in unsaved]
 
     def status(self) -> dict[str, Any]:
-        stores: list[dict[str, Any]] = self.place.ask("status", root=str(self.root))["stores"]
+        """What is known of it; where a worker has died, as soon as the next one has taken it over."""
+        stores: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            stores[:] = self.place.ask("status", root=str(self.root))["stores"]
+            return bool(stores)
+
+        until(is_there, f"{self} is taken over")
         return stores[0]
 
     def unmount(self) -> None:
