@@ -51,3 +51,18 @@ def test_mounts_and_store_agree_with_the_model(machine: type[Machine], world: Wo
     in_this_world = type(machine.__name__, (machine,), {"world": world})
     few = settings(IN_CI, max_examples=EXAMPLES_IN_CI[machine])
     run_state_machine_as_test(in_this_world, settings=LONG if EXAMPLES else few)
+
+
+@pytest.mark.parametrize("writer", [0, 1])
+def test_what_is_erased_while_its_writer_is_away_stays_erased(world: World, writer: int) -> None:
+    """The move that the few sequences above reach too seldom, by itself: through FUSE, where there is, and a mirror."""
+    machine = type("OneWriter", (OneWriterAtATime,), {"world": world})()
+    try:
+        machine.another_writes(writer)
+        for path in ("/x.md", "/a/x.md"):
+            machine.write(path, 3, True)
+        machine.memory_is_erased_while_its_writer_is_away(1, 2, True)
+        machine.write("/x.md", 1, False)
+        assert any("is erased" in line for line in machine.outcomes)
+    finally:
+        machine.teardown()

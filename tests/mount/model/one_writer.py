@@ -207,13 +207,18 @@ class OneWriterAtATime(Machine):
         finally:
             killer.join()
 
-    @rule(path=files, count=st.integers(1, 4), dies=st.booleans())
-    def memory_is_erased_while_its_writer_is_away(self, path: str, count: int, dies: bool) -> None:
+    @rule(number=st.integers(0, 7), count=st.integers(1, 4), dies=st.booleans())
+    def memory_is_erased_while_its_writer_is_away(self, number: int, count: int, dies: bool) -> None:
         """Nothing of it comes back, and what its writer added is kept on the host."""
-        writer, file = self.writer, self.reference.files.get(path)
-        line = LINE.search(file.text) if file is not None else None
-        if not isinstance(writer, MountWriter) or line is None or self.faults_left <= 1:
+        with_a_line = {path: line for path, file in self.reference.files.items() if (line := LINE.search(file.text))}
+        if self.faults_left <= 1 or not with_a_line:
             return
+        if not isinstance(self.writer, MountWriter):
+            self.another_writes(number % len(self.scene.mounts))
+        writer = self.writer
+        assert isinstance(writer, MountWriter)
+        path = sorted(with_a_line)[number % len(with_a_line)]
+        line = with_a_line[path]
         self.agree()
         self.faults_left -= 2
         memory_id = self.api._all()[path].id

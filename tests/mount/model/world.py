@@ -357,9 +357,14 @@ class ApiWriter:
             raise failure(_ERRNO[error.status_code]) from error
 
     def versions(self) -> list[Version]:
-        """The oldest first."""
-        listing = self._versions.list(memory_store_id=self.store_id, view="full", limit=20)
-        return [Version(str(item.operation), item.memory_id, str(item.path), item.content) for item in listing][::-1]
+        """The oldest first; without what was erased, of which no path and no text are left."""
+        listing = list(self._versions.list(memory_store_id=self.store_id, view="full", limit=20))
+        assert not any(item.content for item in listing if item.path is None)
+        return [
+            Version(str(item.operation), item.memory_id, item.path, item.content)
+            for item in reversed(listing)
+            if item.path is not None
+        ]
 
     def flush(self, timeout: float | None = SECONDS) -> list[str]:
         return []
