@@ -110,4 +110,4 @@ def test_a_pooler_that_can_not_be_used_is_a_sentence_that_says_what_to_set(morta
     with pgbouncer(database, mode="session", size=5, settings={"max_client_conn": "0"}) as pooler:
         with pytest.raises(DatabaseRefused, match="no more connections allowed"):
             migrations.upgrade(pooler.url)
-        assert "takes no more connections" in refusal(pooler.url)
+        assert "takes no further connections" in refusal(pooler.url)
