@@ -28,7 +28,7 @@ NO_TEXT: Mapping[str, str] = {
             "audit_entries.workspace_id", "audit_entries.subject", "audit_entries.request_id", "erasures.id",
             "erasures.workspace_id", "erasure_subjects.erasure_id", "erasure_subjects.store_id",
             "erasure_subjects.memory_id", "erasure_digests.erasure_id", "erased_ids.workspace_id",
-            "feed_readers.store_id", "feed_readers.reader_id",
+            "feed_readers.store_id", "feed_readers.reader_id", "jobs.id", "jobs.subject",
         ),
         _ID,
     ),
@@ -44,7 +44,7 @@ NO_TEXT: Mapping[str, str] = {
         (
             "memory_versions.actor_type", "memory_versions.redacted_by_type", "session_resources.access",
             "audit_entries.actor_type", "audit_entries.action", "erasures.actor_type", "erasure_digests.kind",
-            "feed_readers.reader_type",
+            "feed_readers.reader_type", "jobs.kind", "jobs.state",
         ),
         _WORD,
     ),
@@ -52,6 +52,10 @@ NO_TEXT: Mapping[str, str] = {
     "leases.name": "what is leased, and a server's number",
     "leases.holder": "a server's number, or an erasure's ID and a time",
     "audit_entries.detail": "IDs, numbers, words and routes of the server's own; never what a person wrote",
+    "jobs.holder": "a server's number",
+    "jobs.payload": "IDs and numbers",
+    "jobs.result": "IDs, numbers and the server's own sentences",
+    "jobs.error": "the server's own sentences, which name IDs at most; of other errors their kind",
     "erasures.progress": "counts, digests, IDs and the server's own sentences",
 }  # fmt: skip
 """Columns in which no text of a person can be, by `table.column`, each with the reason."""

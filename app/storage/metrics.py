@@ -49,3 +49,9 @@ FEED_LAG = Histogram(
     "From the moment a change was made to the one its readers here were woken; the oldest change of each batch",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+
+JOBS = Gauge("memstore_jobs", "Jobs that wait, run or were given up", ["state"], multiprocess_mode="mostrecent")
+JOBS_ENDED = Counter("memstore_job_attempts", "Attempts at jobs, by how they ended", ["kind", "outcome"])
+JOBS_SECONDS = Histogram(
+    "memstore_job_seconds", "Time of one attempt at a job", ["kind"], buckets=(0.01, 0.1, 1, 10, 60, 300, 1_800, 7_200)
+)

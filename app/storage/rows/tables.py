@@ -345,3 +345,33 @@ feed_readers = Table(
     Column("read_at", Micros, nullable=False, comment="when it last read; 30 days later the row goes"),
     Index("feed_readers_read_at_idx", "read_at"),
 )
+"""How far readers of the feed have come."""
+
+_TO_RUN, _ENDED = "state IN ('waiting', 'running')", "state IN ('done', 'given_up')"
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("kind", Key, nullable=False, comment="names what runs it"),
+    Column("subject", Key, comment="ID of what it is about, with which it is removed"),
+    Column("payload", Text, nullable=False, comment="a JSON object of IDs and numbers; never content, paths or names"),
+    Column("state", Key, nullable=False, comment="waiting, running, done or given_up"),
+    Column(
+        "due_at",
+        Micros,
+        nullable=False,
+        comment="waiting: not before; running: the end of the lease; done and given up: when it is removed",
+    ),
+    Column("holder", Key, comment="the worker that runs it; NULL unless running"),
+    Column("attempts", Integer, nullable=False, comment="begun so far"),
+    Column("created_at", Micros, nullable=False),
+    Column("finished_at", Micros),
+    Column("result", Text, comment="a JSON object of IDs and numbers"),
+    Column("error", Text, comment="why the last attempt failed: one of the service's sentences, or the error's kind"),
+    Index("jobs_due_idx", "due_at", postgresql_where=text(_TO_RUN), sqlite_where=text(_TO_RUN)),
+    Index("jobs_ended_idx", "due_at", postgresql_where=text(_ENDED), sqlite_where=text(_ENDED)),
+    Index("jobs_subject_idx", "subject"),
+    # A job's row is written a few times: room in the page keeps it in place (HOT).
+    postgresql_with={"fillfactor": 70},
+)

@@ -17,7 +17,7 @@ from app.storage.contents.mover import Mover
 from app.storage.metrics import STAGED, STAGED_AGE, SWEEP_SECONDS, SWEEPS, SWEPT_AT
 from app.storage.rows.database import Database
 from app.storage.rows.feed_readers import forget_old_readers
-from app.storage.rows.leases import Lease
+from app.storage.rows.leases import Lease, LeaseLost
 from app.storage.rows.statements import Statement
 from app.storage.upkeep.deleted_stores import Purger
 from app.storage.upkeep.expired_versions import Retention
@@ -138,10 +138,11 @@ class Sweeper:
                     await self._clean_up()
                     if time.monotonic() >= next_sweep:
                         next_sweep = time.monotonic() + self._interval
-                        swept = await self._with_lease_kept()
+                        async with self._lease.kept():
+                            swept = await self.sweep()
                         _log.info("swept: %s", asdict(swept))
                 pause = _TICK_SECONDS
-            except (Unavailable, SharedBlobStore) as error:
+            except (Unavailable, SharedBlobStore, LeaseLost) as error:
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
                 _log.warning("housekeeping is put off: %s", error)
             except Exception:
@@ -151,18 +152,3 @@ class Sweeper:
     async def _clean_up(self) -> None:
         await self._purger.purge()
         await self._collector.collect()
-
-    async def _with_lease_kept(self) -> Swept:
-        """A whole pass, however long, with the lease extended meanwhile."""
-
-        async def keep() -> None:
-            while True:
-                await asyncio.sleep(_LEASE_SECONDS / 3)
-                await self._lease.take()
-
-        keeper = asyncio.create_task(keep())
-        try:
-            return await self.sweep()
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
