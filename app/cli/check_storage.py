@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from app.cli import places as where
 from app.cli.findings import Findings
 from app.cli.unknown_settings import unknown_settings
+from app.jobs.service import Jobs
 from app.settings import BadSettings, Settings, load
 from app.storage.contents.blobs import BlobStore, DamagedMark, open_blob_store
 from app.storage.rows import migrations
@@ -32,6 +33,8 @@ _DISK_FAILED, _DISK_WARNING = 100 * _MB, _GB
 _SKEW_WARNING_SECONDS, _SKEW_FAILED_SECONDS = 30.0, 600.0
 """S3 refuses what is signed more than fifteen minutes off."""
 _CONNECT_SECONDS, _READ_SECONDS = 3, 5
+
+_OVERDUE_SECONDS = 600.0
 
 _SQLITE_VERSION = Statement("SELECT sqlite_version() AS version")
 _POSTGRES_VERSION = Statement("SELECT current_setting('server_version') AS version")
@@ -170,8 +173,27 @@ async def _check_opened(findings: Findings, database: Database, settings: Settin
             findings.failed("migrations", str(error), "run 'memstore migrate' once, then start the servers")
         return None
     findings.ok("migrations", f"the schema is that of revision {migrations.head_revision()}")
+    await _check_jobs(findings, database)
     installation = await database.fetch_one(_INSTALLATION, {})
     return None if installation is None else str(installation["id"])
+
+
+async def _check_jobs(findings: Findings, database: Database) -> None:
+    """Whether jobs were given up, or wait for a server that takes them up."""
+    jobs = Jobs(database)
+    given_up, overdue = (await jobs.counts())["given_up"], await jobs.overdue(_OVERDUE_SECONDS)
+    if given_up:
+        findings.warning(
+            "jobs", f"given up: {given_up:,}",
+            "'memstore jobs list --state given_up' says why; then 'memstore jobs retry ID' or 'discard ID'",
+        )  # fmt: skip
+    if overdue:
+        findings.warning(
+            "jobs", f"due for more than {_OVERDUE_SECONDS / 60:.0f} minutes, and nobody does them: {overdue:,}",
+            "start a server of this version: servers do the jobs",
+        )  # fmt: skip
+    if not given_up + overdue:
+        findings.ok("jobs", "none was given up, none is late")
 
 
 async def check_blob_store(findings: Findings, settings: Settings, installation: str | None) -> None:

@@ -13,8 +13,8 @@ from app.cli import erasure_page, terminal
 from app.cli.names import STORE, STORE_HELP, is_whole_id
 from app.cli.operator import actor, of_store
 from app.cli.running import with_storage
-from app.contract import clock
 from app.contract.errors import InvalidRequest
+from app.erasure import wire
 from app.erasure.folding import Folded
 from app.erasure.plan import Plan, Planner
 from app.erasure.report import is_report, report
@@ -141,7 +141,7 @@ def verify_report(
     read = _read(file)
     verdict = with_storage(lambda storage: verify(storage, read, contains), doing="searching what is left")
     if as_json:
-        terminal.echo_json(_verdict(verdict), indent=2)
+        terminal.echo_json(verdict.as_json(), indent=2)
     else:
         for line in _lines(verdict, read):
             terminal.echo(terminal.field(line))
@@ -225,7 +225,7 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 def _show(plan: Plan, *, as_json: bool) -> None:
     if as_json:
-        terminal.echo_json(_planned(plan), indent=2)
+        terminal.echo_json(wire.planned(plan), indent=2)
         return
     if plan.is_empty:
         for line in _kept(plan):
@@ -303,39 +303,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     )
 
 
-def _planned(plan: Plan) -> dict[str, Any]:
-    return {
-        "stores": [
-            {
-                "id": one.id, "workspace_id": one.workspace_id, "name": one.name, "memories": one.memories,
-                "versions": one.versions, "sessions": one.sessions, "held_at": clock.rfc3339_or_none(one.held_at),
-                "found_in": list(one.found_in),
-            }
-            for one in plan.stores
-        ],
-        "memories": [
-            {
-                "id": one.id, "memory_store_id": one.store_id, "path": one.path, "live": one.live,
-                "versions": one.versions, "bytes": one.bytes,
-            }
-            for one in plan.memories
-        ],
-        "hits": [
-            {
-                "memory_store_id": hit.store_id, "memory_id": hit.memory_id, "memory_version_id": hit.version_id,
-                "path": hit.path, "in": hit.place, "before": hit.before, "text": hit.text, "after": hit.after,
-            }
-            for hit in plan.hits
-        ],
-        "texts": plan.changed_texts,
-        "kept_texts": plan.kept_texts,
-        "held": sorted(
-            {one.id for one in plan.stores if one.held_at} | {k for k, v in plan.touched.items() if v["held_at"]}
-        ),
-        "unreadable_contents": plan.unreadable,
-    }  # fmt: skip
-
-
 def _summary(made: Mapping[str, Any]) -> list[str]:
     counts = made["counts"]
     lines = [f"Erased {_counted(counts)} ({made['erasure_id']}, {made['finished_at']})."]
@@ -361,15 +328,6 @@ def _readers(counts: Mapping[str, int]) -> list[str]:
 
 def _s(number: int) -> str:
     return "" if number == 1 else "s"
-
-
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "nothing_left": verdict.nothing_left,
-        "problems": verdict.problems,
-        "findings": [{"place": finding.place, "what": finding.what} for finding in verdict.findings],
-        "not_searched": verdict.not_searched,
-    }
 
 
 def _lines(verdict: Verdict, read: Mapping[str, Any]) -> list[str]:

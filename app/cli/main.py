@@ -64,6 +64,7 @@ HOMES: dict[str, dict[str, _Home]] = {
         "restore-backup": _Home("app.cli.backup:restore_backup", "Restore that into an empty deployment."),
         "fsck": _Home("app.cli.fsck:check", "Compare the database with the blob store."),
         "sweep": _Home("app.cli.fsck:sweep", "Do the servers' housekeeping once."),
+        "jobs": _Home("app.cli.jobs:app", "Show and retry the work that servers do later."),
     },
 }
 """The commands as `--help` groups them. A command's module is imported when it is run: a mount needs nothing of the

@@ -25,6 +25,7 @@ AGENT = "agent"
 ENVIRONMENT = "env"
 SESSION = "sesn"
 SESSION_TOKEN = "stok"  # noqa: S105 - the ID of a token, which is not the token
+ERASURE = "erasure"
 REQUEST = "req"
 
 BOOTSTRAP_API_KEY_ID = "apikey_01".ljust(22, "1") + "bootstrap"

@@ -82,6 +82,7 @@ PLACES: tuple[Place, ...] = (
             "memory_versions.actor_id", "memory_versions.redacted_by_id",
         ),
     ),
+    Place("jobs", rows.erase_jobs, rows.find_jobs),
     Place("stage", rows.erase_stage, rows.find_staged, ("staged_contents.content",)),
     Place("server caches", _wait_for_caches, None),
     # After the wait, since what a server was moving to the blob store when its row went is there by now.

@@ -4,6 +4,7 @@ Nothing is changed. Every version that is not redacted is looked at, also those 
 from the stage and the blob store, whatever its digest, since a damaged text is a text.
 """
 
+import asyncio
 import json
 import re
 import unicodedata
@@ -127,9 +128,11 @@ class Plan:
 class Planner:
     """Makes plans."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, workspace_id: str | None = None) -> None:
+        """workspace_id: the only workspace that the caller can see; None for an operator, who sees all."""
         self._storage = storage
         self._database = storage.database
+        self._own = workspace_id
 
     async def plan(self, selection: Selection) -> Plan:
         """What the selection means at this moment.
@@ -140,7 +143,7 @@ class Planner:
 
         """
         selection.check()
-        workspace_id = await self._workspace_id(selection.workspace)
+        workspace_id = self._own or await self._workspace_id(selection.workspace)
         rows = await self._rows(selection, workspace_id)
         plan = Plan()
         if selection.wants_memories:
@@ -160,7 +163,7 @@ class Planner:
         known = {row["id"] for row in rows}
         for store_id in selection.store_ids:
             if store_id not in known and not selection.where:
-                plan.stores.append(await self._traces(store_id))
+                plan.stores.append(await self._traces(store_id, workspace_id, selection.spelling.store_ids))
         return plan
 
     async def _workspace_id(self, name: str | None) -> str | None:
@@ -174,11 +177,12 @@ class Planner:
 
     async def _rows(self, selection: Selection, workspace_id: str | None) -> list[Row]:
         if selection.store_ids:
-            wanted = {"store_ids": sorted(set(selection.store_ids)), "workspace_id": workspace_id}
+            possible = {store_id for store_id in selection.store_ids if _is_id(store_id)}
+            wanted = {"store_ids": sorted(possible), "workspace_id": workspace_id}
             rows = list(await self._database.fetch_all(queries.STORES_BY_ID, wanted))
             missing = set(selection.store_ids) - {row["id"] for row in rows}
             if missing and selection.wants_memories:
-                raise NotFound(f"--store: memory store {min(missing)!r} was not found")
+                raise NotFound(f"{selection.spelling.store_ids}: memory store {min(missing)!r} was not found")
         else:
             rows = [row async for row in self._all_rows(workspace_id)]
         return [row for row in rows if _has_all(json.loads(row["metadata"]), selection.where)]
@@ -191,16 +195,24 @@ class Planner:
             for row in rows:
                 yield row
 
-    async def _traces(self, store_id: str) -> PlannedStore:
+    async def _traces(self, store_id: str, workspace_id: str | None, spelled: str) -> PlannedStore:
         """A store that was deleted before, if anything of it is left: in sessions, or in old versions of objects."""
-        row = await self._database.fetch_one(queries.ATTACHED, {"store_id": store_id})
-        assert row is not None
-        blobs = self._storage.blobs
-        is_id = re.fullmatch(rf"{ids.STORE}_\w+", store_id) is not None
-        left = is_id and (row["sessions"] or await blobs.list_store(store_id) or await self._has_versions(store_id))
-        if not left:
-            raise NotFound(f"--store: memory store {store_id!r} was not found, nor any trace of it")
-        return PlannedStore(store_id, None, None, 0, 0, row["sessions"], None)
+        if await self._is_of(store_id, workspace_id):
+            row = await self._database.fetch_one(queries.ATTACHED, {"store_id": store_id})
+            assert row is not None
+            blobs = self._storage.blobs
+            if row["sessions"] or await blobs.list_store(store_id) or await self._has_versions(store_id):
+                return PlannedStore(store_id, workspace_id, None, 0, 0, row["sessions"], None)
+        raise NotFound(f"{spelled}: memory store {store_id!r} was not found, nor any trace of it")
+
+    async def _is_of(self, store_id: str, workspace_id: str | None) -> bool:
+        """Whether a store whose row was not found is, or was, in this workspace, or in any."""
+        if not _is_id(store_id):
+            return False
+        if workspace_id is None:
+            return True
+        owner = await self._database.fetch_one(queries.OWNER, {"store_id": store_id})
+        return owner is not None and owner["workspace_id"] == workspace_id
 
     async def _has_versions(self, store_id: str) -> bool:
         versions = self._storage.blobs.object_versions
@@ -263,6 +275,7 @@ class Planner:
                 away[sha256] = None
             else:
                 verdicts[sha256] = _around(_text(row["content"]), text)
+                await asyncio.sleep(0)
         wanted = [(store_id, sha256) for sha256 in away if sha256 not in verdicts]
         for (_, sha256), content in zip(wanted, await self._storage.blobs.get_many(wanted), strict=True):
             if content is None:
@@ -270,11 +283,17 @@ class Planner:
             if content is None:
                 plan.unreadable += 1
             verdicts[sha256] = [] if content is None else _around(_text(content), text)
+            await asyncio.sleep(0)  # A server that looks for a text answers others meanwhile.
 
     async def _staged_again(self, store_id: str, sha256: bytes) -> bytes | None:
         """A content that came back into the stage after the rows were read."""
         row = await self._database.fetch_one(queries.STAGED, {"store_id": store_id, "sha256": sha256})
         return None if row is None else bytes(row["content"])
+
+
+def _is_id(text: str) -> bool:
+    """Whether it could be a store's; anything else must not reach the databases, nor the blob store."""
+    return re.fullmatch(rf"{ids.STORE}_[0-9A-Za-z]+", text) is not None
 
 
 def _store(row: Row, found_in: tuple[str, ...] = ()) -> PlannedStore:

@@ -70,7 +70,15 @@ INSERT_DIGEST = Statement(
 )
 _COLUMNS = "id, workspace_id, actor_type, actor_id, started_at, finished_at, salt, progress"
 FIND = Statement(f"SELECT {_COLUMNS} FROM erasures WHERE id = :erasure_id")
-UNFINISHED = Statement(f"SELECT {_COLUMNS} FROM erasures WHERE finished_at IS NULL ORDER BY started_at, id LIMIT 1")
+UNFINISHED = Statement(
+    f"""
+    SELECT {_COLUMNS} FROM erasures
+     WHERE finished_at IS NULL
+       AND (CAST(:workspace_id AS TEXT) IS NULL OR workspace_id IS NULL OR workspace_id = :workspace_id)
+     ORDER BY started_at, id LIMIT 1
+    """
+)
+"""Of a workspace, or of any: one without a workspace touches several."""
 NEWEST_FINISHED = Statement(
     f"SELECT {_COLUMNS} FROM erasures WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC LIMIT 1"
 )
@@ -85,6 +93,7 @@ DIGESTS = Statement("SELECT kind, digest FROM erasure_digests WHERE erasure_id =
 FINISH = Statement("UPDATE erasures SET finished_at = :now, progress = :progress WHERE id = :erasure_id")
 SET_PROGRESS = Statement("UPDATE erasures SET progress = :progress WHERE id = :erasure_id")
 DELETE_SUBJECTS = Statement("DELETE FROM erasure_subjects WHERE erasure_id = :erasure_id")
+DELETE_JOB = Statement("DELETE FROM jobs WHERE subject = :erasure_id AND kind = :kind AND state <> 'running'")
 AUDIT_HEAD = Statement("SELECT seq, sha256 FROM audit_head WHERE id = 1")
 AUDIT_ENTRY = Statement("SELECT sha256 FROM audit_entries WHERE seq = :seq")
 
@@ -156,6 +165,13 @@ BLANK_RESOURCES = Statement(
      WHERE store_id = :store_id
     """
 )
+DELETE_JOBS_ABOUT = Statement(
+    """
+    DELETE FROM jobs
+     WHERE subject IN (SELECT CASE WHEN s.memory_id = '' THEN s.store_id ELSE s.memory_id END
+                         FROM erasure_subjects s WHERE s.erasure_id = :erasure_id)
+    """
+)
 UNSTAGE_UNREFERENCED = Statement(
     """
     DELETE FROM staged_contents
@@ -203,4 +219,5 @@ ALL_STAGED = Statement(
       FROM staged_contents s WHERE s.version_id > :after ORDER BY s.version_id LIMIT :limit
     """
 )
+ALL_JOBS = Statement("SELECT id, subject FROM jobs WHERE id > :after AND subject IS NOT NULL ORDER BY id LIMIT :limit")
 ALL_RESOURCES = Statement("SELECT store_id, instructions, name, description, mount_path FROM session_resources")

@@ -156,6 +156,27 @@ async def find_stores(search: Search) -> AsyncIterator[Finding]:
             yield Finding("stores", row["id"])
 
 
+# Jobs
+
+
+async def erase_jobs(job: Job) -> list[str]:
+    """Remove what waits to be done, or is kept as done, about what is erased."""
+
+    async def work(transaction: Transaction) -> None:
+        await transaction.execute(queries.DELETE_JOBS_ABOUT, {"erasure_id": job.id})
+
+    await job.storage.database.transact(work)
+    return []
+
+
+async def find_jobs(search: Search) -> AsyncIterator[Finding]:
+    """Jobs that name an erased store, memory or version."""
+    async for row in _walk(search.storage.database, queries.ALL_JOBS):
+        about = row["subject"]
+        if search.is_erased_store(about) or search.is_erased_memory(about) or search.is_erased_version(about):
+            yield Finding("jobs", row["id"])
+
+
 # Sessions
 
 

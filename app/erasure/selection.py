@@ -2,10 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from app.contract import paths
 from app.contract.errors import InvalidRequest
 from app.erasure.folding import Folded
+
+
+class Spelling(NamedTuple):
+    """What the one who asks calls the parts of a selection."""
+
+    store_ids: str = "--store"
+    where: str = "--where"
+    path_prefix: str = "--path-prefix"
+    contains: str = "--contains"
+
+
+OPTIONS = Spelling()
+"""Those of `memstore forget`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,7 @@ class Selection:
     """A text in the path or the content, in any spelling (`app.erasure.folding`)."""
     workspace: str | None = None
     """The name of the only workspace to look in."""
+    spelling: Spelling = OPTIONS
 
     @property
     def wants_memories(self) -> bool:
@@ -45,13 +60,13 @@ class Selection:
 
         """
         if not (self.store_ids or self.where or self.wants_memories):
-            raise InvalidRequest(
-                "nothing is selected; say what to forget with --store, --where, --path-prefix or --contains"
-            )
+            raise InvalidRequest("nothing is selected; say what to forget with {}, {}, {} or {}".format(*self.spelling))
         if self.contains is not None and Folded(self.contains).is_empty:
-            raise InvalidRequest("--contains: is empty, which every memory contains; give the text to look for")
+            raise InvalidRequest(
+                f"{self.spelling.contains}: is empty, which every memory contains; give the text to look for"
+            )
         if self.path_prefix is not None and self.path_prefix != "/":
-            paths.check(self.path_prefix.removesuffix("/"), "--path-prefix")
+            paths.check(self.path_prefix.removesuffix("/"), self.spelling.path_prefix)
         return self
 
     def matches_path(self, path: str) -> bool:

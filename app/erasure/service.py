@@ -6,6 +6,7 @@ doing all of them, of which the rows alone remember how far they were.
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,52 +16,80 @@ from typing import Any
 from app.audit import log as audit
 from app.contract import clock, ids
 from app.contract.actors import Actor, Caller
-from app.contract.errors import InvalidRequest, NotFound, UnderLegalHold
+from app.contract.errors import InvalidRequest, NotFound, Unavailable, UnderLegalHold
 from app.erasure import digests, queries, readers
 from app.erasure.folding import Folded
 from app.erasure.job import Job
+from app.erasure.names import ERASE, VERIFY
 from app.erasure.places import OUT_OF_REACH, PLACES
 from app.erasure.plan import Plan
 from app.erasure.rows import KEPT_TEXTS, insert_digests
+from app.jobs.service import Jobs
 from app.storage.rows.database import Row, Transaction
-from app.storage.rows.leases import Lease
+from app.storage.rows.leases import Lease, LeaseLost
 from app.storage.storage import Storage
 
-_TAG = "erasure"
+_LEASE = "erasure"
 _LEASE_SECONDS = 10.0
 _LEASE_WAIT_SECONDS = 15.0
 """How long a resumed run waits for a lease that a killed one still holds."""
 _LEASE_LOOK_SECONDS = 0.5
 
+_TAKE_OVER_SECONDS = 30.0
+"""After which a server takes an erasure over that its beginner wanted to run, unless that still runs it."""
+
 Note = Callable[[str], None]
+
+
+class Occupied(InvalidRequest):
+    """Another process is erasing."""
+
+    def __init__(self) -> None:
+        super().__init__("another process is erasing just now; wait until it is done")
+
+
+class Unfinished(InvalidRequest):
+    """An earlier erasure has not come to its end."""
+
+    def __init__(self, earlier: Row) -> None:
+        super().__init__(unfinished_text(earlier))
+        self.earlier = earlier
 
 
 class Erasures:
     """Erasures of one deployment."""
 
-    def __init__(self, storage: Storage, actor: Actor) -> None:
+    def __init__(self, storage: Storage, actor: Actor, jobs: Jobs | None = None) -> None:
+        """`jobs`: those of this process, if it has a worker."""
         self._storage = storage
         self._database = storage.database
         self._actor = actor
+        self._jobs = jobs or Jobs(storage.database)
 
-    async def unfinished(self) -> Row | None:
-        """The oldest erasure that has not come to its end: one that runs elsewhere, or was killed."""
-        return await self._database.fetch_one(queries.UNFINISHED, {})
+    async def unfinished(self, workspace_id: str | None = None) -> Row | None:
+        """The oldest erasure that has not come to its end: one that runs elsewhere, or was killed.
 
-    async def begin(self, plan: Plan) -> str:
-        """Record what is to be erased; the erasure's ID. Only the texts around the memories go with it at once.
+        workspace_id: of those that touch this workspace.
+        """
+        return await self._database.fetch_one(queries.UNFINISHED, {"workspace_id": workspace_id})
+
+    async def begin(self, plan: Plan, *, runs_here: bool = True) -> str:
+        """Record what is to be erased, with the job that does it; the erasure's ID.
+
+        Only the texts around the memories go with it at once.
+        runs_here: the caller calls `run` at once, and the job is only for the case that it is killed.
 
         Raises:
             UnderLegalHold: a store is under hold; all that are, are named.
-            InvalidRequest: an earlier erasure is not finished.
+            Unfinished: an earlier erasure, of one of these workspaces, is not finished.
 
         """
-        if (earlier := await self.unfinished()) is not None:
-            raise InvalidRequest(unfinished_text(earlier))
-        erasure_id, salt = ids.new(_TAG), digests.new_salt()
+        erasure_id, salt = ids.new(ids.ERASURE), digests.new_salt()
         workspaces = plan.workspace_ids
         progress = {KEPT_TEXTS: plan.kept_texts} if plan.kept_texts else {}
         scope = workspaces[0] if len(workspaces) == 1 else None
+        if (earlier := await self.unfinished(scope)) is not None:
+            raise Unfinished(earlier)
         subjects = [(store.id, "") for store in plan.stores] + [(one.store_id, one.id) for one in plan.memories]
         entries = self._entries("erasure.started", erasure_id, plan)
 
@@ -90,6 +119,9 @@ class Erasures:
             await insert_digests(
                 transaction, erasure_id, salt, digests.TEXT, (one.id for one in plan.texts if one.fields)
             )
+            after = _TAKE_OVER_SECONDS if runs_here else 0
+            payload = {"erasure_id": erasure_id}
+            await self._jobs.enqueue(transaction, ERASE, payload, subject=erasure_id, after=after)
             await audit.append(transaction, *entries)
 
         try:
@@ -97,6 +129,7 @@ class Erasures:
         except _Held as held:
             await self._note_refusal(plan)
             raise held.refusal from None
+        self._jobs.wake()
         return erasure_id
 
     async def _note_refusal(self, plan: Plan) -> None:
@@ -113,16 +146,18 @@ class Erasures:
         entry = audit.entry(Caller("", self._actor), action, subject=erasure["id"], detail=detail)
         return replace(entry, workspace_id=erasure["workspace_id"])
 
-    async def run(self, erasure_id: str, note: Note) -> Row:
+    async def run(self, erasure_id: str, note: Note, *, patience_seconds: float = _LEASE_WAIT_SECONDS) -> Row:
         """Empty every place, and close the record; its row. Can be called again until it comes to its end.
 
+        patience_seconds: how long to wait for another process that is erasing.
+
         Raises:
-            InvalidRequest: another process runs it.
+            Occupied: another process is erasing.
             UnderLegalHold: a store was put under hold meanwhile; what is erased by then stays erased.
             Unavailable: the database or the blob store does not answer; the rest waits to be resumed.
 
         """
-        async with self._alone(note):
+        async with self._alone(note, patience_seconds):
             erasure = await self.find(erasure_id)
             if erasure["finished_at"] is not None:
                 return erasure
@@ -184,6 +219,10 @@ class Erasures:
             subjects = await transaction.fetch_all(queries.SUBJECTS, asked)
             needed = await readers.numbers(transaction, bytes(erasure["salt"]), subjects)
             await transaction.execute(queries.DELETE_SUBJECTS, asked)
+            # The job of a run that was begun at once has nothing left to do.
+            await transaction.execute(queries.DELETE_JOB, {**asked, "kind": ERASE})
+            payload = {"erasure_id": erasure["id"]}
+            await self._jobs.enqueue(transaction, VERIFY, payload, subject=erasure["id"])
             await audit.append(transaction, entry)
             head = await transaction.fetch_one(queries.AUDIT_HEAD, {})
             assert head is not None
@@ -196,6 +235,7 @@ class Erasures:
             await transaction.execute(queries.FINISH, {**asked, "now": clock.now(), "progress": json.dumps(progress)})
 
         await self._database.transact(work)
+        self._jobs.wake()
 
     def _entries(self, action: str, erasure_id: str, plan: Plan) -> list[audit.Entry]:
         """One entry for each workspace that loses something, so that its own log tells of it."""
@@ -214,29 +254,24 @@ class Erasures:
         return entries
 
     @asynccontextmanager
-    async def _alone(self, note: Note) -> AsyncIterator[None]:
+    async def _alone(self, note: Note, patience_seconds: float) -> AsyncIterator[None]:
         """Hold the lease that lets one process erase at a time."""
-        lease = Lease(self._database, _TAG, _LEASE_SECONDS)
+        lease = Lease(self._database, _LEASE, _LEASE_SECONDS)
         waited = 0.0
         while not await lease.take():
-            if waited >= _LEASE_WAIT_SECONDS:
-                raise InvalidRequest("another process is erasing just now; wait until it is done")
+            if waited >= patience_seconds:
+                raise Occupied
             note("waiting for another process that is erasing, or was killed a moment ago")
             await asyncio.sleep(_LEASE_LOOK_SECONDS)
             waited += _LEASE_LOOK_SECONDS
-
-        async def keep() -> None:
-            while True:
-                await asyncio.sleep(_LEASE_SECONDS / 4)
-                await lease.take()
-
-        keeper = asyncio.create_task(keep())
         try:
-            yield
+            async with lease.kept():
+                yield
+        except LeaseLost:
+            raise Occupied from None
         finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            await lease.release()
+            with contextlib.suppress(Unavailable):  # It runs out by itself.
+                await lease.release()
 
 
 def unfinished_text(erasure: Row) -> str:
@@ -245,6 +280,12 @@ def unfinished_text(erasure: Row) -> str:
         f"erasure {erasure['id']} of {clock.rfc3339(erasure['started_at'])} is not finished; "
         "finish it with 'memstore forget --resume'"
     )
+
+
+def waits_text(erasure: Row, workspace_id: str) -> str:
+    """The same for somebody of one workspace."""
+    told = f"erasure {erasure['id']}" if erasure["workspace_id"] == workspace_id else "an operator's erasure"
+    return f"{told} is not finished; begin another one when it is"
 
 
 class _Held(Exception):

@@ -25,6 +25,15 @@ class Verdict:
         """Whether the report is good, everything was searched, and nothing was found."""
         return not self.problems and not self.findings and not self.not_searched
 
+    def as_json(self, *, most: int | None = None) -> dict[str, Any]:
+        """The verdict for a reader. `most`: findings that are named at most."""
+        return {
+            "nothing_left": self.nothing_left,
+            "problems": self.problems,
+            "findings": [{"place": finding.place, "what": finding.what} for finding in self.findings[:most]],
+            "not_searched": self.not_searched,
+        }
+
 
 async def verify(storage: Storage, report: Mapping[str, Any], contains: str | None) -> Verdict:
     """Check a report of the right form (`report.is_report`). `contains`: also look for this text everywhere."""

@@ -62,13 +62,13 @@ class Worker:
         self._holder = secrets.token_hex(8)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._claims: dict[str, asyncio.Timeout] = {}
-        """Of what runs: each ends its job when this worker can't be sure of it any more."""
+        """Of what runs: each ends its job when this worker is no longer sure of it."""
         self._woken = asyncio.Event()
         self._loops = [Background("jobs", self._run), Background("job leases", self._keep_leases)]
         self._clean_at = 0.0
 
     def does(self, *kinds: Kind) -> None:
-        """Do jobs of these kinds, too. Others wait for a process that knows them."""
+        """Do jobs of these kinds also. Others wait for a process that knows them."""
         self._kinds |= {kind.name: kind for kind in kinds}
 
     def start(self) -> None:

@@ -24,6 +24,8 @@ from app.contract import ids
 from app.contract.errors import MethodNotAllowed
 from app.environments import routes as environment_routes
 from app.environments.service import Environments
+from app.erasure import routes as erasure_routes
+from app.erasure import tasks as erasure_tasks
 from app.erasure.watch import ErasureWatch
 from app.feed import routes as feed_routes
 from app.feed.service import Feed
@@ -37,6 +39,8 @@ from app.history.restoring import Restoring
 from app.history.rollback import Rollback
 from app.http.asgi import Application
 from app.http.documents import add_refusals
+from app.jobs.service import Jobs
+from app.jobs.worker import Worker
 from app.keys.service import Authenticator, Keys
 from app.memories import routes as memory_routes
 from app.memories.moves import Moves
@@ -76,6 +80,7 @@ ROUTERS = (
     audit_routes.router,
     history_routes.router,
     transfer_routes.router,
+    erasure_routes.router,
 )
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "DELETE")
@@ -89,10 +94,12 @@ _CORS_SECONDS = 7_200
 """How long a browser need not ask again whether it may; more than this none believes."""
 
 
-def _services(settings: Settings, storage: Storage) -> dict[type[Any], Any]:
+def _services(settings: Settings, storage: Storage, jobs: Jobs) -> dict[type[Any], Any]:
     limits = Limits(settings.max_memories_per_store, settings.max_store_bytes)
     feed = Feed(storage, change_event)
     return {
+        Storage: storage,
+        Jobs: jobs,
         Stores: Stores(storage, max_stores=settings.max_stores),
         Holds: Holds(storage),
         Memories: Memories(storage, limits),
@@ -156,6 +163,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     storage = Storage(storage_options(settings))
     draining = Draining()
     refusals = Refusals(storage.database)
+    worker = Worker(storage.database)
+    jobs = Jobs(storage.database, worker.wake)
+    worker.does(*erasure_tasks.kinds(storage, jobs))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -165,10 +175,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if settings.bootstrap_api_key is not None:
             await Keys(storage.database).ensure_bootstrap()
         refusals.start()
+        worker.start()
         _collect_garbage_rarely()
         with draining.listening():
             yield
         await app.state.services[Feed].close()
+        await worker.stop()
         await refusals.stop()
         await watch.stop()
         await storage.close()
@@ -191,7 +203,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = None
     app.state.refusals = refusals
     app.state.condition = health.Condition(storage)
-    app.state.services = _services(settings, storage)
+    app.state.services = _services(settings, storage, jobs)
     app.add_exception_handler(HTTPException, _refuse)
     app.include_router(health.router)
     for router in ROUTERS:

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from app.contract.errors import MemstoreError
+from app.jobs.service import measure_jobs
 from app.server import metrics
 from app.server.remembered import Remembered
 from app.storage.storage import Storage
@@ -67,6 +68,7 @@ class Condition:
     async def _metrics(self) -> bytes:
         # Without the database the rest is still worth showing, above all then.
         await _state(measure_stage(self._storage.database))
+        await _state(measure_jobs(self._storage.database))
         return metrics.document()
 
 

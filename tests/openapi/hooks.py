@@ -58,6 +58,7 @@ UNFORESEEABLE = re.compile(
     r"|is [\d,]+ bytes of UTF-8)"
     r"|to: (.* is inside '|has \d+ segments)"  # compared with `from`; once the memories below it are there
     r"|content: is [\d,]+ bytes of UTF-8"
+    r"|contains: is empty, which every memory contains"
     # What must fit something else in the same body, or what is there already.
     r"|resources\.\d+: memory store '\w+' is attached already"
     r"|config\.type: is \w+ and can't become"
@@ -77,6 +78,7 @@ UNFORESEEABLE = re.compile(
 
 _STORE = "/v1/memory_stores/{memory_store_id}"
 _IMPORT = "/v1/memory_stores/import"
+_ERASURES = "/v1/erasures"
 _HISTORY = (f"{_STORE}/as_of/", f"{_STORE}/comparisons", f"{_STORE}/memories/{{memory_id}}/blame")
 
 _http = httpx2.Client(
@@ -102,6 +104,7 @@ _TAGS = {
     "session_id": ids.SESSION,
     "resource_id": ids.STORE,
     "token_id": ids.SESSION_TOKEN,
+    "erasure_id": ids.ERASURE,
 }
 _numbers = count()
 _told: set[str] = set()
@@ -151,12 +154,20 @@ def _session_of_what_is_shared() -> str:
     return session
 
 
+@cache
+def _erasure() -> str:
+    erasure: str = _made("erasures", {"memory_store_ids": [_new_store()]})["id"]
+    return erasure
+
+
 def _existing(names: set[str]) -> dict[str, str]:
     """IDs of what was made for one request.
 
     A store, a memory in it, and a version of that memory which is not its head; an agent; an environment; a session,
     what it attached, and a token of it.
     """
+    if "erasure_id" in names:
+        return {"erasure_id": _erasure()}
     if "agent_id" in names:
         return {"agent_id": _new_agent()}
     if "environment_id" in names:
@@ -252,6 +263,10 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
         if case.operation.path == _IMPORT and case.meta.generation.mode.is_positive:
             case.body["file"] = cast("Any", _archive())  # no archive can be invented
             case.body.pop("into", None)
+    if case.operation.path == _ERASURES and isinstance(case.body, dict):
+        case.body["dry_run"] = case.body.get("dry_run") or True  # the others need what is there
+        if _fits(case, ParameterLocation.BODY):
+            case.body["memory_store_ids"] = cast("Any", _stores()[:1])
     if case.meta.generation.mode.is_positive:
         _name_a_point(case)
     if not keep.isdisjoint(map(str, case.path_parameters.values())):

@@ -127,6 +127,7 @@ def test_a_conflict_is_with_a_path_a_content_a_name_a_version_or_a_use() -> None
         f"POST {store}/memories/{{memory_id}}",
         f"DELETE {store}/memories/{{memory_id}}",
         f"POST {store}/moves",
+        "POST /v1/erasures",
         f"POST {store}/memory_versions/{{memory_version_id}}/restore",
         f"POST {store}/rollback",
         "POST /v1/environments",

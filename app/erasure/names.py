@@ -1,0 +1,4 @@
+"""The kinds of the jobs that erasures leave."""
+
+ERASE = "erasure"
+VERIFY = "erasure.verification"
