@@ -158,6 +158,7 @@ def _run(config: uvicorn.Config) -> None:
         listeners = [listener, *opened.enter_context(_operators_socket(settings))]
         own_key = settings.is_embedded and settings.bootstrap_api_key is None
         first = _first_key(settings) if own_key else None
+        listener.listen(config.backlog)  # What comes before the service accepts waits, since we say that it serves.
         if settings.log_format == "text":
             terminal.echo(_greeting(url, settings, first))
         if config.workers > 1:

@@ -4,10 +4,12 @@ import asyncio
 import os
 import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from app import regular_files, settings
@@ -18,6 +20,7 @@ from app.settings import BadSettings, Settings
 from app.storage.contents.blobs import open_blob_store
 from app.storage.rows import migrations
 from app.storage.rows.postgres_errors import DatabaseRefused
+from tests.support.forks import MEMSTORE
 from tests.support.servers import run_cli
 
 
@@ -159,3 +162,17 @@ def test_a_link_to_an_ordinary_file_is_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     (tmp_path / "link").symlink_to("file")
     assert regular_files.read(tmp_path / "link", 4) == b"text"
+
+
+def test_a_request_that_comes_right_after_the_greeting_is_answered(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "MEMSTORE_DATA_DIR": str(tmp_path / "data"), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [MEMSTORE, "serve", "--port", "0"], env=environment, cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            url = next(line.split()[-1] for line in process.stdout if "serves at" in line)
+            assert httpx2.get(f"{url}/healthz", timeout=60, trust_env=False).status_code == 200
+        finally:
+            process.terminate()
