@@ -29,10 +29,14 @@ from app.feed.readers import FeedReaders
 from app.history.points import Point
 from app.history.restoring import Restoring
 from app.history.rollback import Rollback
+from app.jobs.kinds import Job, Kind
+from app.jobs.service import Jobs
+from app.jobs.worker import Worker
 from app.keys.service import Keys
 from app.memories.moves import Moves
 from app.sessions.service import Attachment, Changes, NewSession, Sessions
 from app.sessions.tokens import SessionTokens
+from app.storage.rows.database import Transaction
 from app.storage.rows.leases import Lease
 from app.storage.upkeep.fsck import Fsck
 from app.stores.holds import Holds
@@ -499,6 +503,22 @@ async def _write_refusals(parts: Parts, refusals: Refusals) -> None:
     await refusals.stop()
 
 
+async def _job(parts: Parts, _: Path) -> str:
+    async def work(transaction: Transaction) -> str:
+        return await Jobs(parts.storage.database).enqueue(transaction, "note", {})
+
+    return await parts.storage.database.transact(work)
+
+
+async def _run_job(parts: Parts, job_id: str) -> None:
+    async def run(job: Job) -> None:
+        await worker._extend([job.id])  # as the loop that keeps leases does, which would end with its transaction
+
+    worker = Worker(parts.storage.database, [Kind("note", run)])
+    await worker.run_due()
+    await worker.stop()
+
+
 async def _note_a_reader(parts: Parts, store_id: str) -> None:
     readers = FeedReaders(parts.storage.database)
     readers.note(parts.caller, store_id, 1)
@@ -613,6 +633,9 @@ OPERATIONS = {
     "condemn orphans": Operation(_orphan, _condemn_orphans),
     "repair counters": Operation(_wrong_counters, _repair),
     "note refused requests": Operation(_refusals, _write_refusals),
+    "run a job": Operation(_job, _run_job),
+    "retry a job": Operation(_job, lambda parts, job_id: Jobs(parts.storage.database).retry(job_id)),
+    "discard a job": Operation(_job, lambda parts, job_id: Jobs(parts.storage.database).discard(job_id), NotFound),
     "note a reader of the feed": Operation(_store, _note_a_reader),
     "take and release a lease": Operation(_nothing, _lease),
 }

@@ -10,7 +10,7 @@ from app.contract.actors import API_KEY, Actor, Caller
 from app.contract.errors import Unavailable
 from app.keys.service import DEFAULT_WORKSPACE, Keys
 from app.storage.rows.statements import Statement
-from app.storage.rows.tables import audit_head, condemned_contents, leases, metadata, staged_contents
+from app.storage.rows.tables import audit_head, condemned_contents, jobs, leases, metadata, staged_contents
 from app.storage.storage import Storage
 from app.storage.upkeep import fsck
 from tests.outcomes.operations import OPERATIONS, Operation
@@ -29,7 +29,7 @@ ENDS = (
 """With what a transaction ends, and whether it is committed."""
 AND_BY_A_PERSON = ((KeyboardInterrupt, True),)
 BY_A_PERSON = ("import", "pull", "back up", "restore a backup")
-UNDER_WAY = {staged_contents.name, condemned_contents.name, leases.name, audit_head.name}
+UNDER_WAY = {staged_contents.name, condemned_contents.name, leases.name, audit_head.name, jobs.name}
 """What may change afterwards; the audit log's head with each new entry."""
 LASTING = [table for table in metadata.sorted_tables if table.name not in UNDER_WAY]
 
