@@ -59,12 +59,13 @@ async def test_a_snapshot_on_its_way_names_no_memory_that_was_erased_meanwhile(
 
 
 @pytest.mark.usefixtures("feed")
+@pytest.mark.parametrize("history", [True, False])
 async def test_an_export_on_its_way_ends_when_a_memory_is_erased(
-    parts: Parts, erasures: Erasures, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, erasures: Erasures, history: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.transfer.exporting._PIECE_BYTES", 1)
     store_id = await planted(parts)
-    exporter = await Exports(parts.storage).begin(parts.caller, store_id, history=True, form="tar")
+    exporter = await Exports(parts.storage).begin(parts.caller, store_id, history=history, form="tar")
     pieces = exporter.pieces("tar")
     # Everything but the list of paths at the end has been read by then.
     for _ in range(4):
