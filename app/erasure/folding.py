@@ -6,8 +6,8 @@ Two texts are the same here if they differ only in
   (soft hyphens, zero-width spaces, marks of direction);
 - upper and lower case, the two letters i of Turkish, and typewritten or typeset quotation marks and hyphens;
 - white space: any amount and kind of it is one space, also line ends and no-break spaces;
-- the escapes of JSON (`\u00e9`, `\/`, `\n`), of HTML (`&eacute;`, `&#233;`, `&#xe9;`, `&nbsp;`, `<br>`), and of URLs
-  (`%C3%A9`, `+`), and these inside one another up to three times.
+- the escapes of JSON (`\u00e9`, `\/`, `\n`) and programs (`\xe9`, `\303\251`), of HTML (`&eacute;`, `&#233;`, `&#xe9;`,
+  `&nbsp;`, `<br>`), and of URLs (`%C3%A9`, `%u00E9`, `+`), and these inside one another up to three times.
 
 What is read as an escape may be none (`C:\new`), so a text is looked at as it is and with each kind of escape read.
 """
@@ -23,21 +23,25 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\ufeff\uffa0\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _JSON = re.compile(
-    r"(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|\\U[0-9a-fA-F]{8}|(?:\\x[0-9a-fA-F]{2})+|\\[\"'\\/bfnrt\n]"
+    r"(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|\\U[0-9a-fA-F]{8}|(?:\\x[0-9a-fA-F]{2})+|(?:\\[0-3][0-7]{2})+"
+    r"|\\[\"'\\/bfnrt\n]"
 )
+"""Of JSON, Python and JavaScript; the octal ones also of Git, which quotes paths with them."""
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _BREAK = re.compile(r"<br\b[^<>]{0,200}>", re.IGNORECASE)
-_PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
+_PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+|(?:%u[0-9a-fA-F]{4})+")
 _LETTERS = str.maketrans(
     {
         **dict.fromkeys("\u0130\u0131", "i"),
-        **dict.fromkeys("\u2018\u2019\u201b\u02bc", "'"),
-        **dict.fromkeys("\u201c\u201d\u201f", '"'),
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u2039\u203a\u02b9\u02bb\u02bc", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"'),
         **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
     }
 )
 """What folding of case leaves apart: the letters i of Turkish, and what typesetting makes of quotes and hyphens."""
 _APART = re.compile(f"[{''.join(map(chr, _LETTERS))}]")
+_ACUTE = "\u00b4"
+"""Many keyboards write it for an apostrophe. Its compatible form is a space with an accent."""
 _LAYERS = 3
 _HIGHEST = 0x10FFFF
 
@@ -87,7 +91,7 @@ class Folded:
 def _shown(text: str) -> str:
     """In one canonical form and with single spaces, none at the ends; upper and lower case as it is."""
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).replace(_ACUTE, "'"))
     return " ".join(text.split())
 
 
@@ -151,10 +155,11 @@ def _without_json(text: str) -> str:
     def character(match: re.Match[str]) -> str:
         escape = match[0]
         if escape[1] == "u" and escape[2] != "{":
-            units = bytes.fromhex("".join(escape.split("\\u")))
-            return units.decode("utf-16-be", errors="replace")
+            return _of_units(escape.replace("\\u", ""))
         if escape[1] == "x":
             return _decoded(bytes.fromhex(escape.replace("\\x", "")))
+        if escape[1].isdigit():
+            return _decoded(bytes(int(number, 8) for number in escape[1:].split("\\")))
         if escape[1] in "uU":
             number = int(escape[2:].strip("{}"), 16)
             return chr(number) if number <= _HIGHEST else escape
@@ -169,9 +174,16 @@ def _without_html(text: str) -> str:
 
 def _percent_decoded(text: str) -> str:
     def character(match: re.Match[str]) -> str:
+        if match[0].startswith("%u"):  # escape() of JavaScript
+            return _of_units(match[0].replace("%u", ""))
         return _decoded(bytes.fromhex(match[0].replace("%", "")))
 
     return _PERCENT.sub(character, text)
+
+
+def _of_units(digits: str) -> str:
+    """What code units of UTF-16 in hex are."""
+    return bytes.fromhex(digits).decode("utf-16-be", errors="replace")
 
 
 def _decoded(escaped: bytes) -> str:

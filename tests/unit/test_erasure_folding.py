@@ -40,6 +40,8 @@ SPELLINGS = {
     "hard line break of Markdown": "José\\\nMüller",
     "variation selector": "José\U000e0100 Müller",
     "bytes of Python": repr(NAME.encode()),
+    "octal, as Git quotes paths": "Jos\\303\\251 M\\303\\274ller",
+    "escape() of JavaScript": "Jos%E9%20M%u00FCller",
     "URL in Latin-1": quote(NAME, encoding="latin-1"),
     "URL": quote(NAME),
     "form": quote_plus(NAME),
@@ -69,6 +71,8 @@ def test_a_name_may_be_asked_for_in_another_spelling(spelling: str) -> None:
         ("İstanbul", "istanbul"), ("ISPARTA", "\u0131sparta"), ("O'Brien", "O\u2019Brien"), ("O'Brien", "O\\'Brien"),
         ("Smith-Jones", "Smith\u2011Jones"), ('"Bo" Li', "\u201cBo\u201d Li"), ("\u0390", "\u0399\u0308\u0301"),
         ("STRASSE", "stra\u1e9ee"), ("葛城", "葛\U000e0100城"), ("\u0391\u038a", "\u03b1\u03af"),
+        ("O'Brien", "O\u00b4Brien"), ("O'Brien", "O\u2032Brien"), ("O\u02bbahu", "O'ahu"),
+        ('"Bo" Li', "\u201eBo\u201c Li"), ('"Bo" Li', "\u00abBo\u00bb Li"), ("'Bo' Li", "\u201aBo\u2018 Li"),
     ],
 )  # fmt: skip
 def test_one_name_as_two_keyboards_write_it(one: str, other: str) -> None:
