@@ -320,9 +320,15 @@ def _memory(row: Row, store_id: str, paths: dict[str, str]) -> PlannedMemory:
 
 
 def _has_all(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Exact but for the canonical form: an ID that differs in case alone is another person's."""
-    held = {_composed(key): _composed(value) for key, value in metadata.items()}
-    return all(held.get(_composed(key)) == _composed(value) for key, value in wanted.items())
+    """Exact but for the canonical form: an ID that differs in case alone is another person's.
+
+    Pairs are compared, for a store may have a key in both canonical forms, with a value each.
+    """
+    return _composed_pairs(wanted) <= _composed_pairs(metadata)
+
+
+def _composed_pairs(metadata: Mapping[str, str]) -> set[tuple[str, str]]:
+    return {(_composed(key), _composed(value)) for key, value in metadata.items()}
 
 
 def _composed(text: str) -> str:

@@ -33,6 +33,10 @@ async def create_erasure(
     body: Annotated[wire.CreateErasure, Body()],
 ) -> wire.Erasure | wire.ErasurePlan:
     """Erase stores or memories wherever they are kept, with a signed report; or show what would go."""
+    # A program that has found no store must not erase in all of them.
+    for name in ("memory_store_ids", "metadata"):
+        if getattr(body, name) in ([], {}):
+            raise InvalidRequest(f"{name}: is empty; leave it out to look in every store")
     if len(body.memory_store_ids or ()) > wire.MOST_STORES:
         raise InvalidRequest(
             f"memory_store_ids: has {len(body.memory_store_ids or ()):,} IDs; at most {wire.MOST_STORES:,}"

@@ -44,10 +44,10 @@ class CreateErasure(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    memory_store_ids: Annotated[list[StoreIdText], shape(maxItems=MOST_STORES)] | None = Field(
+    memory_store_ids: Annotated[list[StoreIdText], shape(minItems=1, maxItems=MOST_STORES)] | None = Field(
         None, description="These stores. One that was deleted before is taken if traces of it are left."
     )
-    metadata: Annotated[dict[str, str], shape(maxProperties=METADATA_MAX_PAIRS)] | None = Field(
+    metadata: Annotated[dict[str, str], shape(minProperties=1, maxProperties=METADATA_MAX_PAIRS)] | None = Field(
         None,
         description="Stores whose metadata has all these pairs, exact but for the canonical form of Unicode.",
         examples=[{"user": "u_123"}],

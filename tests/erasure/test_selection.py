@@ -222,3 +222,10 @@ async def test_stores_are_found_by_metadata_in_any_canonical_form_and_else_exact
     found = await planned(parts, where={"who": "Jos\u00e9 M\u00fcller"})
     assert (await planned(parts, where={"Who": "Jos\u00e9 M\u00fcller"})).is_empty
     assert [store.id for store in found.stores] == [mine]
+
+
+async def test_a_store_with_a_key_in_both_canonical_forms_is_found_by_each_of_its_values(parts: Parts) -> None:
+    held = {"us\u00e9r": "u_1", "use\u0301r": "u_2"}
+    store_id = await make_store(parts, "both", None, **held)
+    for value in ("u_1", "u_2"):
+        assert [store.id for store in (await planned(parts, where={"us\u00e9r": value})).stores] == [store_id]
