@@ -73,12 +73,12 @@ FIND = Statement(f"SELECT {_COLUMNS} FROM erasures WHERE id = :erasure_id")
 UNFINISHED = Statement(
     f"""
     SELECT {_COLUMNS} FROM erasures
-     WHERE finished_at IS NULL
+     WHERE finished_at IS NULL AND id <> :erasure_id
        AND (CAST(:workspace_id AS TEXT) IS NULL OR workspace_id IS NULL OR workspace_id = :workspace_id)
      ORDER BY started_at, id LIMIT 1
     """
 )
-"""Of a workspace, or of any: one without a workspace touches several."""
+"""Of a workspace, or of any: one without a workspace touches several. `erasure_id`: one that does not count."""
 NEWEST_FINISHED = Statement(
     f"SELECT {_COLUMNS} FROM erasures WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC LIMIT 1"
 )

@@ -71,7 +71,7 @@ class Erasures:
 
         workspace_id: of those that touch this workspace.
         """
-        return await self._database.fetch_one(queries.UNFINISHED, {"workspace_id": workspace_id})
+        return await self._database.fetch_one(queries.UNFINISHED, {"workspace_id": workspace_id, "erasure_id": ""})
 
     async def begin(self, plan: Plan, *, runs_here: bool = True) -> str:
         """Record what is to be erased, with the job that does it; the erasure's ID.
@@ -123,6 +123,10 @@ class Erasures:
             payload = {"erasure_id": erasure_id}
             await self._jobs.enqueue(transaction, ERASE, payload, subject=erasure_id, after=after)
             await audit.append(transaction, *entries)
+            # From the append on nobody else can begin, so what began since the first look is seen here.
+            earlier = await transaction.fetch_one(queries.UNFINISHED, {"workspace_id": scope, "erasure_id": erasure_id})
+            if earlier is not None:
+                raise Unfinished(earlier)
 
         try:
             await self._database.transact(work)

@@ -11,7 +11,7 @@ import pytest
 from app.erasure import tasks
 from app.erasure.names import ERASE, VERIFY
 from app.erasure.report import is_report
-from app.erasure.service import Erasures
+from app.erasure.service import Erasures, Unfinished
 from app.jobs.service import Jobs
 from app.jobs.worker import Worker
 from app.storage.rows.database import Transaction
@@ -231,6 +231,18 @@ async def test_an_erasure_that_its_command_runs_is_left_to_it(parts: Parts) -> N
     assert (await checked(parts, made)).nothing_left
     kinds = {job["kind"] for job in await Jobs(parts.storage.database).about(erasure_id)}
     assert kinds == {VERIFY}, "the job that would have erased is gone with its reason"
+
+
+async def test_of_erasures_that_are_asked_for_at_once_one_begins(parts: Parts) -> None:
+    memory = await parts.create(await parts.store(), "Anna")
+    plan = await planned(parts, store_ids=[memory.store_id])
+    erasures = Erasures(parts.storage, OPERATOR)
+    begun = await asyncio.gather(*(erasures.begin(plan, runs_here=False) for _ in range(4)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in begun) == ["Unfinished", "Unfinished", "Unfinished", "str"]
+    (erasure_id,) = (one for one in begun if isinstance(one, str))
+    assert {one.earlier["id"] for one in begun if isinstance(one, Unfinished)} == {erasure_id}
+    written = [await asyncio.to_thread(parts.outside.rows.count, table) for table in ("erasures", "jobs")]
+    assert written == [1, 1], "the others left nothing"
 
 
 async def test_a_hold_that_came_meanwhile_is_the_reason_that_an_operator_reads(parts: Parts) -> None:
