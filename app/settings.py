@@ -28,6 +28,7 @@ _MOST = 10**15
 _CONFIDENTIAL = {"MEMSTORE_DATABASE_URL", "MEMSTORE_BLOB_URL", "MEMSTORE_S3_ENDPOINT_URL", "MEMSTORE_BOOTSTRAP_API_KEY"}
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_DEFAULT_PORT = re.compile(r"http://.*:0*80|https://.*:0*443")
 ROOT_PATH = re.compile(r"(/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*")
 """A path that the service can be shown under; the empty one is the root of a host."""
 
@@ -235,10 +236,10 @@ class Settings(BaseSettings):
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
+            if origin != "*" and (not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin)):
                 raise ValueError(
-                    "must be * or origins as browsers send them, in lower case and without a path, such as "
-                    "https://app.example.com"
+                    "must be * or origins as browsers send them, in lower case, without a path and without a default "
+                    "port, such as https://app.example.com"
                 )
         if "*" in origins and len(origins) > 1:
             raise ValueError("must be * alone, or a list of origins without it")

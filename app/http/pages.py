@@ -1,10 +1,10 @@
 """What every listing shares: its query parameters, and the page it answers with."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
@@ -24,12 +24,16 @@ class QueryModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _require(pattern: str, wanted: str) -> BeforeValidator:
-    """Refuse texts that pydantic would read generously, such as `1_0` for a number."""
+def _require(pattern: str, wanted: str, *, is_text: bool = False) -> BeforeValidator:
+    """Refuse texts that pydantic would read generously, such as `1_0` for a number.
+
+    is_text: and all that is no text, such as 12 for a time.
+    """
     compiled = re.compile(pattern)
 
     def check(value: object) -> object:
-        if isinstance(value, str) and not compiled.fullmatch(value):
+        is_good = compiled.fullmatch(value) is not None if isinstance(value, str) else not is_text
+        if not is_good:
             raise PydanticCustomError("form", "must be {wanted}", {"wanted": wanted})
         return value
 
@@ -44,7 +48,23 @@ SEQUENCE_NUMBER = _require(r"-?[0-9]{1,18}", "a whole number")
 """The same for a number that both databases hold in 64 bits."""
 
 Flag = Annotated[bool, _require("true|false", "true or false")]
-Moment = Annotated[datetime, _require(r"\d{4}-\d\d-\d\d.*", "a time in RFC 3339, such as 2026-11-20T12:00:00Z")]
+
+
+def _with_a_year_in_utc(moment: datetime) -> datetime:
+    """Refuse what the offset moves out of the years that can be told: nothing could be said of it."""
+    try:
+        if moment.tzinfo is not None:
+            moment.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("year", "must be in a year from 1 to 9999 in UTC") from None
+    return moment
+
+
+Moment = Annotated[
+    datetime,
+    AfterValidator(_with_a_year_in_utc),
+    _require(r"\d{4}-\d\d-\d\d.*", "a time in RFC 3339, such as 2026-11-20T12:00:00Z", is_text=True),
+]
 
 
 class PageQuery(QueryModel):

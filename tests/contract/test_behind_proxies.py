@@ -231,6 +231,7 @@ def test_without_the_setting_no_page_may(http: httpx2.Client) -> None:
     [
         ("MEMSTORE_CORS_ORIGINS", "https://app.example.com/", "without a path"),
         ("MEMSTORE_CORS_ORIGINS", "app.example.com", "https://app.example.com"),
+        ("MEMSTORE_CORS_ORIGINS", "https://app.example.com:443", "without a default port"),
         ("MEMSTORE_CORS_ORIGINS", "*, https://app.example.com", "* alone"),
         ("MEMSTORE_TRUSTED_PROXIES", "proxy.example.com", "10.0.0.0/8"),
         ("MEMSTORE_TRUSTED_PROXIES", "10.0.0.1/8", "10.0.0.0/8"),

@@ -160,6 +160,9 @@ def test_exactly_one_point_is_asked_for_and_it_has_come(told: Told, http: httpx2
         ({"seq": "1_0"}, "seq"),
         ({"at": "yesterday"}, "RFC 3339"),
         ({"at": later}, "has not come yet"),
+        # In UTC these are in the years 0 and 10,000.
+        ({"at": "0001-01-01T00:00:00+23:59"}, "year"),
+        ({"at": "9999-12-31T23:59:59-23:59"}, "year"),
         ({"at": before}, "before the memory store was made"),
     ]
     for query, words in refused:

@@ -203,6 +203,10 @@ def test_archived_and_unknown_stores_and_other_points_are_refused(told: Told, ht
     ]
     for body in bodies:
         check_refusal(told.roll_back(**body), 400)
+    for no_text in (12, 1.5e9, True):
+        assert "RFC 3339" in check_refusal(told.roll_back(at=no_text), 400)["message"]
+    for no_year in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
+        assert "year" in check_refusal(told.roll_back(at=no_year), 400)["message"]
     check_refusal(http.post(f"/v1/memory_stores/{ids.new(ids.STORE)}/rollback", json={"seq": 0}), 404)
     ok(http.post(f"{told.url}/archive"))
     assert "is archived" in check_refusal(told.roll_back(seq=0), 400)["message"]

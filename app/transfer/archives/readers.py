@@ -45,7 +45,7 @@ def archive_entries(file: BinaryIO, bounds: Bounds, *, name_encoding: str | None
     elif is_tar(start):
         opened = file
     else:
-        raise InvalidRequest("is no archive that can be read; give a .tar, .tar.gz, .tar.zst or .zip")
+        raise InvalidRequest("the file is no archive that can be read; give a .tar, .tar.gz, .tar.zst or .zip")
     return tar_entries(opened, meter, encoding)
 
 
