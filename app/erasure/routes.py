@@ -45,6 +45,8 @@ async def create_erasure(
         raise InvalidRequest(
             f"contains: is {len(body.contains or ''):,} characters; at most {wire.TEXT_MAX_CHARACTERS:,}"
         )
+    if "\0" in (body.contains or ""):
+        raise InvalidRequest("contains: has a NUL character, which no text in a store has")
     selection = Selection(
         body.memory_store_ids or (), body.metadata or {}, body.path_prefix, body.contains, spelling=_FIELDS
     )

@@ -193,6 +193,7 @@ def parameters(agent: Agent, sample: Sample) -> dict[str, str]:
         "memory_version_id": sample.version,
         "session_id": agent.session.id,
         "resource_id": sample.store,
+        "erasure_id": sample.store,
         "token_id": agent.token["id"],
         "agent_id": agent.session.agent.id,
         "environment_id": agent.session.environment_id,

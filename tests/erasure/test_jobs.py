@@ -108,6 +108,7 @@ def test_an_erasure_that_is_asked_for_over_http_is_run_proved_and_verified(http:
         ({"contains": " \u00ad"}, "contains: is empty"),
         ({"contains": "Anna", "memory_store_ids": []}, "memory_store_ids: is empty; leave it out"),
         ({"path_prefix": "/", "metadata": {}}, "metadata: is empty; leave it out to look in every store"),
+        ({"contains": "An\0na", "path_prefix": "/"}, "contains: has a NUL character"),
         ({"path_prefix": "no/slash"}, "path_prefix: "),
         ({"memory_store_ids": ["memstore_unknown"]}, "memory_store_ids: memory store 'memstore_unknown' was not found"),
         ({"memory_store_ids": ["\0"]}, "memory_store_ids: memory store '\\x00' was not found"),

@@ -81,7 +81,7 @@ def test_a_store_that_was_erased_whole_says_so_and_a_deleted_one_does_not(
 
 def test_another_workspace_or_session_learns_nothing_of_an_erasure(own: Server, sdk: anthropic.Anthropic) -> None:
     stores = sdk.beta.memory_stores
-    store, whole, other = (stores.create(name=name) for name in ("Notes", "Anna", "Other"))
+    store, whole, other = (stores.create(name=name) for name in ("Notes", "Whole", "Other"))
     memory = stores.memories.create(store.id, path="/anna.md", content="Anna")
     token = sdk.post(
         f"/v1/sessions/{session_with(sdk, {'memory_store_id': other.id})}/tokens", body={}, cast_to=dict[str, Any]

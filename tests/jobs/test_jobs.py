@@ -290,9 +290,18 @@ async def freeze(process: Process, parts: Parts) -> None:
     """Stop a process, but not while it holds a lock of the database: SQLite has one for everybody."""
     while True:
         process.send_signal(signal.SIGSTOP)
+        await until(lambda: asyncio.sleep(0, is_stopped(process.pid)))
         if not await asyncio.to_thread(is_locked, parts.outside.rows):
             return
         process.send_signal(signal.SIGCONT)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether every thread has come to a halt: what is asked before may still take a lock."""
+    states = {
+        task.joinpath("stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
+    }
+    return states == {"T"}
 
 
 def is_locked(rows: Rows) -> bool:
