@@ -4,7 +4,7 @@ import io
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 from app.cli import main as program
 from app.cli import terminal
 from tests.support.backends import SQLITE_DISK, Backend, Services
-from tests.support.servers import Server
+from tests.support.servers import Server, serve
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,10 @@ class Commands:
 
 
 @pytest.fixture(scope="session")
-def server(services: Services, server_of: Callable[[Backend], Server]) -> Server:
-    """The server on SQLite that other tests of this process use as well."""
-    return server_of(Backend(SQLITE_DISK, services))
+def server(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on SQLite for these tests alone, in which a name means one store."""
+    with serve(Backend(SQLITE_DISK, services).environment(tmp_path_factory.mktemp("commands"))) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,7 @@ def test_a_secret_is_read_from_systemds_credentials_and_the_environment_wins(
     monkeypatch.setenv("MEMSTORE_DATABASE_URL", "postgresql://other/one")
     assert load().database_url == "postgresql://other/one"
     (tmp_path / "memstore_bootstrap_api_key").write_bytes(b"caf\xe9")
-    with pytest.raises(BadSettings, match="CREDENTIALS_DIRECTORY"):
+    with pytest.raises(BadSettings, match="memstore_bootstrap_api_key is not UTF-8 at byte 3"):
         load()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "nowhere"))
     assert load().bootstrap_api_key is None
