@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.client.api import StoreApi
 from app.mount.daemon.account import Account, Credentials
+from app.mount.daemon.heap import give_back_what_is_freed
 from app.mount.fuse.filesystem.filesystem import FileSystem
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
@@ -47,6 +48,7 @@ def _store(url: str, directory: Path) -> str:
 
 if __name__ == "__main__":
     _, directory, *urls = sys.argv
+    give_back_what_is_freed()  # as the daemon does
     before = peak_bytes()
     found = []
     for url in urls:

@@ -26,6 +26,7 @@ from typing import Any
 
 from app.mount.daemon.control import Connection, ControlClient, ControlServer, Disconnected, NotRunning, Refusal, listen
 from app.mount.daemon.groups import Group, log_unsaved
+from app.mount.daemon.heap import give_back_what_is_freed
 from app.mount.daemon.mounts import Mounts
 from app.mount.daemon.orders import Order
 from app.mount.daemon.places import Places, make_private, private
@@ -265,6 +266,7 @@ def _environment(around: Mapping[str, str]) -> dict[str, str]:
 def main() -> int:
     """The worker's process."""
     hide_this_process()
+    give_back_what_is_freed()
     parser = argparse.ArgumentParser()
     for name in ("run", "state", "cache"):
         parser.add_argument(f"--{name}", type=Path, required=True)
