@@ -288,12 +288,13 @@ async def test_whatever_happens_to_the_processes_every_job_is_done(
 
 async def freeze(process: Process, parts: Parts) -> None:
     """Stop a process, but not while it holds a lock of the database: SQLite has one for everybody."""
-    while True:
-        process.send_signal(signal.SIGSTOP)
-        await until(lambda: asyncio.sleep(0, is_stopped(process.pid)))
-        if not await asyncio.to_thread(is_locked, parts.outside.rows):
-            return
-        process.send_signal(signal.SIGCONT)
+    async with asyncio.timeout(60):
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            await until(lambda: asyncio.sleep(0, is_stopped(process.pid)))
+            if not await asyncio.to_thread(is_locked, parts.outside.rows):
+                return
+            process.send_signal(signal.SIGCONT)
 
 
 def is_stopped(pid: int) -> bool:
