@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from app.erasure.service import Erasures
@@ -23,6 +24,8 @@ def on_ceph(ceph_backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name, value in environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
+    # It remembers the credentials of other tests' servers.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     migrations.upgrade(options(environment).database_url)
     return environment
 
