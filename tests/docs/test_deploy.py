@@ -23,7 +23,7 @@ CONTAINER, UNITS = PROJECT / "scripts" / "container", PROJECT / "scripts" / "sys
 DEPLOY, SANDBOXES = "docs/how-to/deploy.md", "docs/how-to/sandboxes.md"
 
 
-NEEDED = ("app", "alembic", "alembic.ini", "pyproject.toml", "requirements.lock", "README.md", "LICENSE")
+NEEDED = ("app", "alembic", "alembic.ini", "pyproject.toml", "requirements.lock", "README.md", "LICENSE", "docs/man")
 """Of a checkout, for a wheel."""
 LOCKED = "memstore/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock"
 OURS = f"echo '{sysconfig.get_path('purelib')}' > \"$(echo memstore/lib/python*/site-packages)\"/ours.pth"
@@ -35,6 +35,7 @@ def test_the_page_makes_a_wheel_that_serves_without_the_checkout(tmp_path: Path)
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for name in NEEDED:
+        (checkout / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
         copy(PROJECT / name, checkout / name)
     replace = {LOCKED: OURS, "python3 -m venv": f"{sys.executable} -m venv"}
