@@ -78,7 +78,7 @@ def forget(
         selection.check()
 
     if report_file is not None and (yes or resume):
-        _check_place(report_file)  # Rather now than when everything is gone.
+        _check_place(report_file)  # Fail now if it can't be written, not after everything is gone.
 
     async def work(storage: Storage) -> dict[str, Any] | None:
         erasures = Erasures(storage, actor())

@@ -72,13 +72,19 @@ _COLUMNS = "id, workspace_id, actor_type, actor_id, started_at, finished_at, sal
 FIND = Statement(f"SELECT {_COLUMNS} FROM erasures WHERE id = :erasure_id")
 UNFINISHED = Statement(
     f"""
-    SELECT {_COLUMNS} FROM erasures
+    SELECT {_COLUMNS},
+           EXISTS (SELECT 1 FROM erasure_subjects s JOIN memory_stores m ON m.id = s.store_id
+                    WHERE s.erasure_id = erasures.id AND s.done_at IS NULL AND m.held_at IS NOT NULL) AS is_held
+      FROM erasures
      WHERE finished_at IS NULL AND id <> :erasure_id
        AND (CAST(:workspace_id AS TEXT) IS NULL OR workspace_id IS NULL OR workspace_id = :workspace_id)
-     ORDER BY started_at, id LIMIT 1
+     ORDER BY is_held, started_at, id LIMIT 1
     """
 )
-"""Of a workspace, or of any: one without a workspace touches several. `erasure_id`: one that does not count."""
+"""Of a workspace, or of any: one without a workspace touches several. `erasure_id`: one that does not count.
+
+Those that a legal hold keeps from their end come last.
+"""
 NEWEST_FINISHED = Statement(
     f"SELECT {_COLUMNS} FROM erasures WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC LIMIT 1"
 )

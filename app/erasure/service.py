@@ -67,9 +67,10 @@ class Erasures:
         self._jobs = jobs or Jobs(storage.database)
 
     async def unfinished(self, workspace_id: str | None = None) -> Row | None:
-        """The oldest erasure that has not come to its end: one that runs elsewhere, or was killed.
+        """The oldest erasure that has not come to its end: one that runs elsewhere, was killed, or waits for a hold.
 
-        workspace_id: of those that touch this workspace.
+        workspace_id: of those that touch this workspace. Its row has `is_held`: a legal hold came after it began and
+        keeps it from its end. Such a one comes last, and keeps no other from beginning.
         """
         return await self._database.fetch_one(queries.UNFINISHED, {"workspace_id": workspace_id, "erasure_id": ""})
 
@@ -88,8 +89,7 @@ class Erasures:
         workspaces = plan.workspace_ids
         progress = {KEPT_TEXTS: plan.kept_texts} if plan.kept_texts else {}
         scope = workspaces[0] if len(workspaces) == 1 else None
-        if (earlier := await self.unfinished(scope)) is not None:
-            raise Unfinished(earlier)
+        _refuse_beside(await self.unfinished(scope))
         subjects = [(store.id, "") for store in plan.stores] + [(one.store_id, one.id) for one in plan.memories]
         entries = self._entries("erasure.started", erasure_id, plan)
 
@@ -124,9 +124,8 @@ class Erasures:
             await self._jobs.enqueue(transaction, ERASE, payload, subject=erasure_id, after=after)
             await audit.append(transaction, *entries)
             # From the append on nobody else can begin, so what began since the first look is seen here.
-            earlier = await transaction.fetch_one(queries.UNFINISHED, {"workspace_id": scope, "erasure_id": erasure_id})
-            if earlier is not None:
-                raise Unfinished(earlier)
+            asked = {"workspace_id": scope, "erasure_id": erasure_id}
+            _refuse_beside(await transaction.fetch_one(queries.UNFINISHED, asked))
 
         try:
             await self._database.transact(work)
@@ -279,10 +278,11 @@ class Erasures:
 
 
 def unfinished_text(erasure: Row) -> str:
-    """What to say of an erasure that has not come to its end."""
+    """What to say of an erasure that has not come to its end; its row is that of `Erasures.unfinished`."""
+    when = "when the legal hold on a store of it is released, " if erasure["is_held"] else ""
     return (
         f"erasure {erasure['id']} of {clock.rfc3339(erasure['started_at'])} is not finished; "
-        "finish it with 'memstore forget --resume'"
+        f"{when}finish it with 'memstore forget --resume'"
     )
 
 
@@ -298,6 +298,12 @@ class _Held(Exception):
     def __init__(self, refusal: InvalidRequest) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+
+
+def _refuse_beside(earlier: Row | None) -> None:
+    """One erasure of a workspace after the other; but a hold may last for years, and is no reason to keep others."""
+    if earlier is not None and not earlier["is_held"]:
+        raise Unfinished(earlier)
 
 
 def _refuse_held(held: list[Row]) -> None:

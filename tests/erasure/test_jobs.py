@@ -258,6 +258,18 @@ async def test_a_hold_that_came_meanwhile_is_the_reason_that_an_operator_reads(p
 
     async with working(parts) as jobs:
         await becomes(is_given_up)
+        # It keeps nobody else's erasure from beginning and ending.
+        other = await parts.create(await parts.store(), "Bo")
+        others = Erasures(parts.storage, OPERATOR, jobs)
+        begun = await others.begin(await planned(parts, store_ids=[other.store_id]), runs_here=False)
+
+        async def is_finished() -> bool:
+            return (await others.find(begun))["finished_at"] is not None
+
+        await becomes(is_finished)
+        waiting = await others.unfinished()
+        assert waiting is not None
+        assert (waiting["id"], bool(waiting["is_held"])) == (erasure_id, True)
         await asyncio.to_thread(parts.outside.rows.execute, "UPDATE memory_stores SET held_at = NULL")
         (job,) = await jobs.about(erasure_id)
         await jobs.retry(job["id"])
