@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
     # The driver closes a TLS connection that was refused without waiting for its end, and then the event loop is gone.
     pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
+    # Whichever of the connection's objects is collected first says it.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <(socket|ssl):pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
