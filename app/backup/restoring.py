@@ -31,11 +31,12 @@ from app.backup.rows import (
     table_name,
 )
 from app.contract.actors import Actor
-from app.contract.errors import InvalidRequest, Overloaded, Unavailable
+from app.contract.errors import InvalidRequest
 from app.contract.limits import CONTENT_MAX_BYTES
 from app.storage.contents.disks import room_in, roomiest
 from app.storage.rows.database import Database, Transaction
 from app.storage.rows.migrations import head_revision
+from app.storage.rows.outcomes import look_after
 from app.storage.rows.statements import Statement
 from app.storage.rows.tables import audit_head, installation, metadata
 from app.storage.storage import Storage
@@ -190,15 +191,11 @@ class Restore:
             await transaction.fetch_one(_LOCK, {})
             return await _restored(transaction, backup_id)
 
-        try:
-            return await self._storage.database.transact(work)
-        except (Unavailable, Overloaded):
-            if not isinstance(error, Unavailable | Overloaded):
-                raise error from None
-            raise Unavailable(
-                "the database does not answer: whether the backup was restored is not known. Run the same again: it "
-                "restores the backup, or says that it is restored"
-            ) from error
+        not_known = (
+            "whether the backup was restored is not known. Run the same again: it restores the backup, or says that it "
+            "is restored"
+        )
+        return await look_after(error, self._storage.database, work, not_known)
 
 
 async def _refuse_unless_empty(reader: Database | Transaction) -> None:

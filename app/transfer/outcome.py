@@ -7,10 +7,11 @@ have been committed, and only those that no version has.
 
 from app.contract import clock
 from app.contract.actors import Caller
-from app.contract.errors import Overloaded, Unavailable
+from app.contract.errors import Unavailable
 from app.memories.conditions import lock_store
 from app.storage.contents.collector import LOCK_STORE
 from app.storage.rows.database import Transaction
+from app.storage.rows.outcomes import look_after
 from app.storage.storage import Storage
 from app.transfer import queries
 from app.transfer.archives.spool import Spool, Spooled
@@ -77,12 +78,7 @@ class Outcomes:
             await transaction.execute(queries.UNSTAGE_UNREFERENCED, {**scope, "version_ids": version_ids})
             return False
 
-        try:
-            return await self._storage.database.transact(work)
-        except (Unavailable, Overloaded):
-            if not isinstance(error, Unavailable | Overloaded):
-                raise error from None
-            raise Unavailable(
-                f"the database does not answer: whether memory store {store_id!r} was written is not known. "
-                "Look for it there before you import again"
-            ) from error
+        not_known = (
+            f"whether memory store {store_id!r} was written is not known. Look for it there before you import again"
+        )
+        return await look_after(error, self._storage.database, work, not_known)
