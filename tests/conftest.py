@@ -22,6 +22,8 @@ hypothesis.settings.register_profile("memstore", deadline=None, derandomize=True
 hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("MEMSTORE_TEST_EXAMPLES", "memstore"))
 
+pytest_plugins = ["tests.support.hangs"]
+
 LOG_SIZES = pytest.StashKey[dict[Daemon, int]]()
 CEPH_FIXTURE = "ceph_endpoint"
 

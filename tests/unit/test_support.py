@@ -280,3 +280,52 @@ def test_a_failing_command_is_reported_with_what_it_printed(server: Server) -> N
     with pytest.raises(ProcessError, match=r"memstore no-such-command ended with status 2\n(?s:.+)"):
         server.cli("no-such-command")
     assert server.cli("no-such-command", check=False).returncode == 2
+
+
+def test_a_test_that_hangs_or_ends_its_process_fails_alone_and_the_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "test_run.py").write_text(
+        textwrap.dedent("""\
+        import os
+        import threading
+        import pytest
+
+        @pytest.fixture
+        def hangs_at_its_end():
+            yield
+            never = threading.Event()
+            while not never.is_set():
+                try:
+                    never.wait()
+                except BaseException:
+                    pass
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_before(number): pass
+
+        @pytest.mark.xdist_group("together")
+        @pytest.mark.parametrize("number", range(3))
+        def test_ends(number):
+            if number == 1:
+                os._exit(3)
+
+        def test_hangs(hangs_at_its_end):
+            assert False
+
+        def test_after(): pass
+        """)
+    )
+    options = ["-n", "1", "--dist=loadgroup", "-p", "tests.support.hangs", "-p", "no:cacheprovider", "--rootdir=."]
+    environment = {**os.environ, "MEMSTORE_TEST_HANGS": "2", "PYTHONPATH": str(PROJECT), "PYTEST_ADDOPTS": ""}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "test_run.py"],
+        cwd=tmp_path,
+        env={name: value for name, value in environment.items() if not name.startswith("PYTEST_XDIST")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    failed = re.findall(r"^FAILED test_run.py::(\S+) - (assert|worker)", run.stdout, re.MULTILINE)
+    assert sorted(failed) == [("test_ends[1]@together", "worker"), ("test_hangs", "assert"), ("test_hangs", "worker")]
+    assert re.search(r"3 failed, 7 passed", run.stdout)
+    assert "hangs_at_its_end" in run.stderr
