@@ -64,14 +64,15 @@ def test_behind_a_pooler_every_call_of_the_sdk_works_whatever_its_mode_and_its_s
             for store_id in load.store_ids:
                 assert_feed_is_whole(http, store_id)
             client.beta.memory_stores.delete(load.store_ids[0])
-            if size == 2:
-                # What the server does not need now is there for the commands, of which this one needs two connections.
-                server.cli("forget", "--contains", "program-3,", "--yes")
+            if (mode, size) == ("session", 2):
+                # The servers have both, and a command that needs two would wait for one for as long as they are busy.
                 pooler.daemon.kill()
                 refused = http.get(STORES)
                 assert refused.status_code == 503
                 assert int(refused.headers["retry-after"]) >= 1
                 pooler.daemon.start()
+            else:
+                server.cli("forget", "--contains", "program-3,", "--yes")
             until(lambda: http.get("/readyz").status_code == 200, "the service is ready")
             assert client.beta.memory_stores.memories.list(load.store_ids[1]).data
 

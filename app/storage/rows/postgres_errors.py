@@ -108,7 +108,10 @@ def sentence(error: BaseException) -> str:
             "connections (pgbouncer: default_pool_size)"
         )
     if isinstance(error, TimeoutError):
-        return "it did not answer in time; see that it runs, and host and port in MEMSTORE_DATABASE_URL"
+        return (
+            "it did not answer in time; see that it runs, host and port in MEMSTORE_DATABASE_URL, and, where a pooler "
+            "is in between, that it has a connection left (pgbouncer: default_pool_size)"
+        )
     if isinstance(error, OSError):
         text = text or "it ended the connection without a word"
         return f"{text}; see that it runs, and what MEMSTORE_DATABASE_URL names"
