@@ -158,7 +158,7 @@ def check_server(findings: Findings) -> None:
         return
     url = variables.get(mount_settings.BASE_URL, "").strip().rstrip("/")
     if not url:
-        findings.ok("server", f"not looked at, since {mount_settings.BASE_URL} is not set")
+        findings.skipped("server", f"not looked at, since {mount_settings.BASE_URL} is not set")
         return
     advice = f"see that it runs, and that {mount_settings.BASE_URL} names it, such as http://127.0.0.1:8080"
     if not url.startswith(("http://", "https://")):

@@ -54,5 +54,6 @@ def _print(findings: Findings) -> None:
         terminal.echo(textwrap.fill(finding.message, _WIDTH, initial_indent=head, subsequent_indent=indent))
         if finding.advice:
             terminal.echo(textwrap.fill(f"→ {finding.advice}", _WIDTH, initial_indent=indent, subsequent_indent=indent))
-    counts = [sum(finding.state == state for finding in findings.found) for state in ("ok", "warning", "failed")]
-    terminal.echo("{} ok, {} to look at, {} failed".format(*counts))
+    states = [finding.state for finding in findings.found]
+    said = f"{states.count('ok')} ok, {states.count('warning')} to look at, {states.count('failed')} failed"
+    terminal.echo(said + (f", {skipped} not looked at" if (skipped := states.count("skipped")) else ""))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-State = Literal["ok", "warning", "failed"]
+State = Literal["ok", "warning", "failed", "skipped"]
 
 _SECRETS = re.compile(r"(SECRET|PASSWORD|TOKEN|API_KEY|ACCESS_KEY)")
 _USER_IN_URL = re.compile(r"(\w://)[^/\s@]+@")
@@ -43,6 +43,10 @@ class Findings:
     def ok(self, check: str, message: str) -> None:
         """All is well."""
         self._add(Finding(check, "ok", message))
+
+    def skipped(self, check: str, message: str) -> None:
+        """It was not looked at."""
+        self._add(Finding(check, "skipped", message))
 
     def warning(self, check: str, message: str, advice: str) -> None:
         """It works, but somebody should look, or something optional does not."""

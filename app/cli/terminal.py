@@ -112,8 +112,8 @@ def _json_escaped(found: re.Match[str]) -> str:
 
 
 def echo_json(value: Any, *, indent: int | None = None) -> None:
-    """Print a value as JSON."""
-    echo(as_json(value, indent=indent))
+    """Print a value as JSON: indented for a person at a terminal, in one line for a program unless asked otherwise."""
+    echo(as_json(value, indent=2 if is_terminal() else indent))
 
 
 def show_bytes(content: bytes) -> None:

@@ -5,6 +5,7 @@ import unicodedata
 from app.contract.errors import InvalidRequest
 from app.contract.limits import PATH_MAX_BYTES, PATH_MAX_SEGMENTS
 
+_EXAMPLE_CHARACTERS = 80
 _AFTER_SLASH = "0"
 """The character that follows `/` in byte order: everything below `/a/` sorts before `/a0`."""
 
@@ -72,7 +73,10 @@ def check_directory(prefix: str, field: str) -> str:
 
     """
     if not prefix.startswith("/") or not prefix.endswith("/"):
-        raise InvalidRequest(f"{field}: must start and end with '/', such as '/notes/'")
+        inner = prefix.strip("/")
+        is_shown = 0 < len(inner) <= _EXAMPLE_CHARACTERS and inner.isprintable()
+        example = f"/{inner}/" if is_shown else "/notes/"
+        raise InvalidRequest(f"{field}: must start and end with '/', such as {example!r}")
     if prefix != "/":
         check(prefix[:-1], field)
     return prefix

@@ -45,7 +45,7 @@ from app.keys.service import Authenticator, Keys
 from app.memories import routes as memory_routes
 from app.memories.moves import Moves
 from app.memories.service import Memories
-from app.server import health, logs, tracing
+from app.server import health, logs, pages, tracing
 from app.server.binding import RouteTable, nothing_at
 from app.server.draining import Draining
 from app.server.envelope import envelope
@@ -82,6 +82,22 @@ ROUTERS = (
     transfer_routes.router,
     erasure_routes.router,
 )
+
+_TAGS = {
+    "memory stores": "Make, find, change, archive and delete stores; legal holds.",
+    "memories": "The files of a store: write, read, list, rename, delete; move whole directories.",
+    "memory versions": "Every change of a memory, for ever; redaction of one version.",
+    "history": "Compare, restore, roll back; a store as it was; the author of each line.",
+    "changes": "What happened in a store since a number, page by page or as it happens; a snapshot to begin with.",
+    "agents": "What sessions run.",
+    "environments": "Where sessions run.",
+    "sessions": "Sessions with their attached stores, and tokens that reach nothing else.",
+    "in and out": "Export a store as an archive, import one or a directory of notes.",
+    "erasures": "Erase what concerns a person everywhere, with a report; proof that it is gone.",
+    "audit log": "What was done to stores and keys, and by whom.",
+    "operation": "For load balancers and monitoring; without a key.",
+}
+"""In the order of the reference."""
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "DELETE")
 _CORS_EXPOSED = (
@@ -195,6 +211,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
     _describe_refusals_once(app)
     app.state.settings = settings
@@ -205,8 +222,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.condition = health.Condition(storage)
     app.state.services = _services(settings, storage, jobs)
     app.add_exception_handler(HTTPException, _refuse)
-    app.include_router(health.router)
-    for router in ROUTERS:
+    app.add_middleware(pages.PageHeaders)
+    for router in (*ROUTERS, health.router, pages.router):
         app.include_router(router)
     return app
 

@@ -25,11 +25,27 @@ from app.server.envelope import bad_body, bad_query
 
 _IGNORED_PARAMETERS = frozenset({"beta"})
 """Old SDKs add `beta=true` to every URL."""
+_OTHER_APIS = (
+    "/v1/messages",
+    "/v1/complete",
+    "/v1/models",
+    "/v1/files",
+    "/v1/skills",
+    "/v1/vaults",
+    "/v1/organizations",
+)
+"""How paths begin that the same SDK knows."""
 _NO_HEADERS: Mapping[bytes, bytes] = {}
 
 
 def nothing_at(path: str) -> NotFound:
-    """The refusal of a path that no route has."""
+    """The refusal of a path that no route has, with what was probably meant."""
+    if path.startswith("/v1/v1/"):
+        return NotFound(f"there is nothing at {path!r}: the base URL must not end in /v1")
+    if path.startswith(_OTHER_APIS):
+        return NotFound(
+            f"there is nothing at {path!r}: Memstore has the API of memory stores and sessions, not this one"
+        )
     return NotFound(f"there is nothing at {path!r}")
 
 

@@ -29,12 +29,12 @@ def examined(environment: Mapping[str, str]) -> tuple[int, dict[str, dict[str, s
     done = run_cli(environment, "doctor", "--json", check=False)
     assert done.stderr == ""
     answer = json.loads(done.stdout)
-    order = ["ok", "warning", "failed"]
+    order = ["ok", "skipped", "warning", "failed"]
     found: dict[str, dict[str, str]] = {}
     for finding in sorted(answer["findings"], key=lambda finding: order.index(finding["state"])):
         assert finding.keys() == {"check", "state", "message", "advice"}
         assert finding["message"]
-        assert bool(finding["advice"]) == (finding["state"] != "ok"), finding
+        assert bool(finding["advice"]) == (finding["state"] not in ("ok", "skipped")), finding
         found[finding["check"]] = finding
     assert answer["state"] == ("failed" if done.returncode else "ok")
     return done.returncode, found
@@ -43,6 +43,13 @@ def examined(environment: Mapping[str, str]) -> tuple[int, dict[str, dict[str, s
 @pytest.fixture
 def environment(backend: Backend, tmp_path: Path) -> dict[str, str]:
     return backend.environment(tmp_path)
+
+
+def test_a_server_that_nobody_named_is_not_counted_as_well(tmp_path: Path) -> None:
+    environment = {"MEMSTORE_DATA_DIR": str(tmp_path)}
+    _, found = examined(environment)
+    assert found["server"]["state"] == "skipped"
+    assert "1 not looked at" in run_cli(environment, "doctor", check=False).stdout
 
 
 def test_a_running_installation_is_well(server: Server, backend: Backend) -> None:

@@ -163,6 +163,15 @@ def test_the_empty_prefix_of_a_listing_is_the_whole_store_and_an_empty_directory
         paths.check_directory("", "from")
 
 
+@pytest.mark.parametrize(
+    ("prefix", "example"),
+    [("/howto", "/howto/"), ("how/to", "/how/to/"), ("", "/notes/"), ("a\x1b", "/notes/"), ("a" * 81, "/notes/")],
+)
+def test_a_refused_directory_is_told_as_it_would_be_right(prefix: str, example: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"such as '{example}'$"):
+        paths.check_directory(prefix, "path_prefix")
+
+
 @given(st.text(st.sampled_from("/a.\0ä"), min_size=1, max_size=8))
 def test_a_prefix_is_the_root_or_a_path_and_a_slash(prefix: str) -> None:
     assert accepts_prefix(prefix) == (prefix == "/" or (prefix.endswith("/") and accepts(prefix[:-1])))

@@ -33,6 +33,17 @@ def obeyed(text: str) -> set[str]:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("person", "lines"), [(True, 3), (False, 1)])
+def test_json_is_indented_for_a_person_and_a_line_for_a_program(
+    person: bool, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "is_terminal", lambda: person)
+    terminal.echo_json({"a": 1})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"a": 1}
+    assert len(printed.splitlines()) == lines
+
+
 @given(st.text())
 def test_a_field_is_one_line_that_no_terminal_obeys(text: str) -> None:
     assert obeyed(terminal.field(text)) == set()
