@@ -1,11 +1,13 @@
 # The commands of this project. `make` alone lists them.
 #
 # PYTHON=…   the interpreter for .venv (default: the newest of 3.13, 3.12, 3.11 that is there)
-# WORKERS=…  how many processes run the tests (default: one for each core)
+# WORKERS=…  how many processes run the tests (default: two more than there are cores)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
+# Where it is set, each of the hundreds of interpreters that the tests start would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq

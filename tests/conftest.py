@@ -22,7 +22,7 @@ hypothesis.settings.register_profile("memstore", deadline=None, derandomize=True
 hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("MEMSTORE_TEST_EXAMPLES", "memstore"))
 
-pytest_plugins = ["tests.support.hangs"]
+pytest_plugins = ["tests.support.failures", "tests.support.hangs", "tests.support.scheduling"]
 
 LOG_SIZES = pytest.StashKey[dict[Daemon, int]]()
 CEPH_FIXTURE = "ceph_endpoint"
@@ -57,8 +57,8 @@ def _backend_of(item: pytest.Item) -> object:
 
 def _shares_a_fixture(item: pytest.Function) -> bool:
     definitions = item._fixtureinfo.name2fixturedefs
-    scopes = {definition.scope for name in item.fixturenames for definition in definitions.get(name, ())}
-    return not scopes.isdisjoint({"module", "class"})
+    used = [definitions[name][-1] for name in item.fixturenames if definitions.get(name)]
+    return any(definition.scope in ("module", "class") for definition in used)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,7 +9,7 @@ import pytest
 from tests.container.podman import IMAGE, Podman, podman
 from tests.support.processes import answers, free_port
 
-pytestmark = [pytest.mark.timeout(1_800), pytest.mark.xdist_group("container")]
+pytestmark = pytest.mark.timeout(1_800)
 
 HEALTHY = ("python3", "/opt/memstore/share/healthy.py")
 NAMELESS = "12345"

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.support.backends import Backend, Services
 from tests.support.postgres import EmbeddedPostgres, Postgres, execute
 from tests.support.processes import Daemon, ProcessError, answers, free_port, short_directory
 from tests.support.s3 import S3Endpoint
+from tests.support.scheduling import DEAREST, Scheduling
 from tests.support.servers import Server, serve
 from tests.support.waiting import until
 
@@ -166,6 +168,47 @@ def test_tests_that_share_a_module_fixture_share_a_worker(tmp_path: Path) -> Non
     assert len(set(re.findall("ran in (.*)", printed))) == 1
 
 
+def test_what_takes_longest_begins_first() -> None:
+    class Node:
+        shutting_down = False
+
+        def __init__(self) -> None:
+            self.sent: list[int] = []
+
+        def send_runtest_some(self, indexes: list[int]) -> None:
+            self.sent += indexes
+
+        def shutdown(self) -> None:
+            self.shutting_down = True
+
+    group = next(unit for unit in DEAREST if "::" not in unit)
+    test = next(unit for unit in DEAREST if "::" in unit)
+    tests = [
+        "a.py::test_a[x]@many",
+        "a.py::test_a[y]@many",
+        "a.py::test_b",
+        f"{test}[a parameter]",
+        f"c.py::test_c@{group}",
+    ]
+    options = SimpleNamespace(loadscopereorder=True)
+    scheduling = Scheduling(SimpleNamespace(option=options, getvalue=lambda name: ["popen"]), None)
+    node = Node()
+    scheduling.add_node(node)
+    scheduling.add_node_collection(node, tests)
+    scheduling.schedule()
+    first = [tests[3], tests[4]] if DEAREST.index(test) < DEAREST.index(group) else [tests[4], tests[3]]
+    assert [tests[index] for index in node.sent][:3] == [*first, tests[0]]
+
+
+def test_what_shall_begin_first_exists() -> None:
+    for unit in DEAREST:
+        file, _, name = unit.partition("::")
+        if name:
+            assert f"def {name}(" in (PROJECT / file).read_text()
+        elif "." in unit:
+            assert (PROJECT / f"{unit.replace('.', '/')}.py").is_file()
+
+
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[EmbeddedPostgres]:
     with short_directory() as directory, EmbeddedPostgres(directory) as server:
@@ -282,7 +325,7 @@ def test_a_failing_command_is_reported_with_what_it_printed(server: Server) -> N
     assert server.cli("no-such-command", check=False).returncode == 2
 
 
-def test_a_test_that_hangs_or_ends_its_process_fails_alone_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_test_that_hangs_or_ends_its_process_fails_alone_is_named_at_once_and_the_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / "test_run.py").write_text(
         textwrap.dedent("""\
         import os
@@ -314,7 +357,8 @@ def test_a_test_that_hangs_or_ends_its_process_fails_alone_and_the_run_goes_on(t
         def test_after(): pass
         """)
     )
-    options = ["-n", "1", "--dist=loadgroup", "-p", "tests.support.hangs", "-p", "no:cacheprovider", "--rootdir=."]
+    plugins = [word for name in ("failures", "hangs", "scheduling") for word in ("-p", f"tests.support.{name}")]
+    options = ["-n", "1", "--dist=loadgroup", *plugins, "-p", "no:cacheprovider", "--rootdir=."]
     environment = {**os.environ, "MEMSTORE_TEST_HANGS": "2", "PYTHONPATH": str(PROJECT), "PYTEST_ADDOPTS": ""}
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "test_run.py"],
@@ -325,7 +369,12 @@ def test_a_test_that_hangs_or_ends_its_process_fails_alone_and_the_run_goes_on(t
         timeout=120,
         check=False,
     )
-    failed = re.findall(r"^FAILED test_run.py::(\S+) - (assert|worker)", run.stdout, re.MULTILINE)
-    assert sorted(failed) == [("test_ends[1]@together", "worker"), ("test_hangs", "assert"), ("test_hangs", "worker")]
-    assert re.search(r"3 failed, 7 passed", run.stdout)
+    expected = [("test_ends[1]@together", "worker"), ("test_hangs", "assert"), ("test_hangs", "worker")]
+    at_once, _, at_the_end = run.stdout.partition("= FAILURES =")
+    for printed in (at_once, at_the_end):
+        failed = re.findall(
+            r"^FAILED test_run.py::(\S+) - (?:test_run.py:\d+: )?(assert|worker)", printed, re.MULTILINE
+        )
+        assert sorted(failed) == expected
+    assert re.search(r"3 failed, 7 passed", run.stdout.splitlines()[-1])
     assert "hangs_at_its_end" in run.stderr
