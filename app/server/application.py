@@ -53,6 +53,7 @@ from app.server.forwarded import Forwarded
 from app.server.gateway import Gateway
 from app.server.operations import Operations
 from app.server.rate_limits import RateLimits
+from app.server.reference import Reference
 from app.sessions import routes as session_routes
 from app.sessions.service import Sessions
 from app.sessions.tokens import SessionTokens
@@ -173,6 +174,13 @@ def _describe_refusals_once(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation extends a document
 
 
+def _serve_reference(app: FastAPI) -> None:
+    """In place of FastAPI's own route, which makes the document's bytes again for each caller, on the loop."""
+    theirs = next(route for route in app.router.routes if getattr(route, "path", "") == app.openapi_url)
+    app.router.routes.remove(theirs)
+    app.add_route(str(app.openapi_url), Reference(app.openapi).answer, include_in_schema=False)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The FastAPI application with every route declared, for the OpenAPI document and the operators' routes."""
     settings = settings or load()
@@ -214,6 +222,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
     _describe_refusals_once(app)
+    _serve_reference(app)
     app.state.settings = settings
     app.state.storage = storage
     app.state.draining = draining
