@@ -19,7 +19,8 @@ _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", 
 _UNSAFE = (
     "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # control characters, ESC and those of C1
     "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # what turns the direction of writing
-    "\\u2028\\u2029\\ufeff\\U000e0000-\\U000e007f"  # other line ends, and what nobody can see
+    "\\u2028\\u2029"  # other line ends
+    "\\u200b\\u2060-\\u2065\\u206a-\\u206f\\ufeff\\ufff9-\\ufffb\\U000e0000-\\U000e007f"  # what nobody can see
     "\\ud800-\\udfff"  # what can't be written as UTF-8
 )
 _CONTROL = re.compile(f"[{_UNSAFE}]")

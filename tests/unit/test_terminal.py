@@ -49,6 +49,16 @@ def test_a_field_is_one_line_that_no_terminal_obeys(text: str) -> None:
     assert obeyed(terminal.field(text)) == set()
 
 
+@pytest.mark.parametrize("character", "\u200b\u2060\u2063\u206a\u206f\ufeff\ufff9\ufffb\U000e0041")
+def test_what_nobody_can_see_is_shown(character: str) -> None:
+    assert terminal.field(f"an{character}na").isascii()
+
+
+@pytest.mark.parametrize("text", ["\u0915\u094d\u200d\u0937", "\u0645\u06cc\u200c\u062e", "👩\u200d💻", "Mül\u00adler"])
+def test_what_words_are_joined_with_stays(text: str) -> None:
+    assert terminal.field(text) == text
+
+
 @given(st.text())
 def test_lines_hold_nothing_that_a_terminal_obeys(text: str) -> None:
     printed: list[str] = []
