@@ -7,7 +7,8 @@ Two texts are the same here if they differ only in
 - upper and lower case, the two letters i of Turkish, and typewritten or typeset quotation marks and hyphens;
 - white space: any amount and kind of it is one space, also line ends and no-break spaces;
 - the escapes of JSON (`\u00e9`, `\/`, `\n`) and programs (`\xe9`, `\303\251`), of HTML (`&eacute;`, `&#233;`, `&#xe9;`,
-  `&nbsp;`, `<br>`), and of URLs (`%C3%A9`, `%u00E9`, `+`), and these inside one another up to three times.
+  `&nbsp;`, `<br>`), and of URLs (`%C3%A9`, `%u00E9`, `+`), and these inside one another up to three times; and all of
+  these in an e-mail that is quoted-printable (`=C3=A9`).
 
 What is read as an escape may be none (`C:\new`), so a text is looked at as it is and with each kind of escape read.
 """
@@ -30,6 +31,8 @@ _JSON = re.compile(
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _BREAK = re.compile(r"<br\b[^<>]{0,200}>", re.IGNORECASE)
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+|(?:%u[0-9a-fA-F]{4})+")
+_MAIL_BREAK = re.compile(r"=[ \t]*\r?\n")
+_MAIL_BYTES = re.compile(r"(?:=[0-9a-fA-F]{2})+")
 _LETTERS = str.maketrans(
     {
         **dict.fromkeys("\u0130\u0131", "i"),
@@ -60,7 +63,7 @@ class Folded:
 
     def __init__(self, text: str) -> None:
         # Its own escapes are read too, but not a plus sign: a telephone number is no form field.
-        spelled = (text, _without_json(text), html.unescape(text), _percent_decoded(text))
+        spelled = (text, _without_json(text), html.unescape(text), _percent_decoded(text), _mail_decoded(text))
         read = {_folded(_shown(form)) for form in spelled}
         self._wanted = sorted(form for form in read if form)
 
@@ -129,6 +132,14 @@ def _clusters(shown: str) -> Iterator[tuple[int, str]]:
 
 
 def _forms(text: str) -> Iterator[str]:
+    """The text in each form in which something is looked for."""
+    yield from _escapes_read(text)
+    # Not among the others: in `?q=Ada` two of its letters would be taken for a byte.
+    if (mail := _mail_decoded(text)) != text:
+        yield from _escapes_read(mail)
+
+
+def _escapes_read(text: str) -> Iterator[str]:
     """The text as it is, with each kind of escape read, and with all kinds of them read, one inside another."""
     seen = {text}
     yield text
@@ -181,6 +192,13 @@ def _percent_decoded(text: str) -> str:
     return _PERCENT.sub(character, text)
 
 
+def _mail_decoded(text: str) -> str:
+    """Quoted-printable read (RFC 2045, 6.7)."""
+    if "=" not in text:
+        return text
+    return _MAIL_BYTES.sub(lambda found: _decoded(bytes.fromhex(found[0].replace("=", ""))), _MAIL_BREAK.sub("", text))
+
+
 def _of_units(digits: str) -> str:
     """What code units of UTF-16 in hex are."""
     return bytes.fromhex(digits).decode("utf-16-be", errors="replace")
@@ -210,6 +228,6 @@ SPELLINGS: tuple[str, ...] = (
     "canonical forms of Unicode (NFC, NFD, NFKC, NFKD), and without invisible characters",
     "upper and lower case; quotation marks and hyphens, typewritten or typeset",
     "white space of any kind and amount, line ends too",
-    "escapes of JSON, HTML and URLs",
+    "escapes of JSON, HTML, URLs and e-mail (quoted-printable)",
 )
 """What a search for a text ignores; every report says so."""
