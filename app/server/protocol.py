@@ -25,8 +25,9 @@ _log = logging.getLogger(__name__)
 _log.addFilter(lambda record: record.levelno >= logging.ERROR)
 """What can't be parsed gets an answer, and no line: nobody without a key fills a log."""
 
-_NOTHING_READ_BYTES = 1_048_576
-"""What is still read, and thrown away, of a request that was answered before its end."""
+_NOTHING_READ_BYTES = 8_388_608
+"""What is still read, and thrown away, of a request that was answered before its end: an end of the connection under a
+client that sends would take the answer away from it."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -43,7 +44,9 @@ class BoundedProtocol(HttpToolsProtocol):
     stalled_seconds: ClassVar[float] = 120.0
     """How long a client may read nothing of an answer that waits for it."""
     linger_seconds: ClassVar[float] = 2.0
-    """How long a refused client has to read why."""
+    """How long a client that was answered before its request was whole may neither read nor send before the end."""
+    linger_most_seconds: ClassVar[float] = 30.0
+    """How long it may go on sending."""
     waiting_most: ClassVar[int] = 1_000
     """Connections of a process whose head is awaited; the oldest makes room for one more."""
 
@@ -55,7 +58,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _stall: asyncio.TimerHandle | None = None
     _in_head = True
     _in_body = False
-    _is_refused = False
+    _is_ending = False
+    """Nothing that comes is a request any longer."""
     _head = 0
     """Bytes of the head so far."""
     _was_whole = False
@@ -78,6 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head, but not for ever."""
         super().connection_made(transport)
+        self._for_answers = _ForAnswers(self, transport)
         self.logger = _log
         self._await_head()
 
@@ -86,6 +91,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_nothing()
         if self._stall is not None:
             self._stall.cancel()
+        self._for_answers.close = self.transport.close  # What refers to itself is collected late.
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -93,20 +99,20 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._last_word is not None:
             self.flow.pause_reading()  # An answer that is awaited asks for more now and then; it needs nothing.
             return
-        if self._in_head and not self._head and len(data) <= self.head_bytes and not self._is_refused:
+        if self._in_head and not self._head and len(data) <= self.head_bytes and not self._is_ending:
             # The usual case: a whole request in one piece.
             self._was_whole = False
             self._feed(data)
-            if self.parser is not None and not self._is_refused:
+            if self.parser is not None and not self._is_ending:
                 self._head = len(data) if self._in_head and not self._was_whole else 0
                 self._await_the_rest()
             return
-        if self._is_refused or (self.cycle is not None and self.cycle.response_complete and self._in_body):
+        if self._is_ending or (self.cycle is not None and self.cycle.response_complete and self._in_body):
             self._throw_away(len(data))
-            if self._is_refused:
+            if self._is_ending:
                 return
         rest = memoryview(data)
-        while len(rest) and not self._is_refused:
+        while len(rest) and not self._is_ending:
             room = self.head_bytes - (self._head if self._in_head else self._between)
             if room <= 0:
                 self._refuse(HeadTooLarge(f"the head of a request may have {self.head_bytes:,} bytes"))
@@ -115,7 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
             was_in_head, pieces, self._was_whole = self._in_head, self._pieces, False
             # The parser keeps what it is given, and a view would keep all of `data`.
             self._feed(bytes(part) if len(rest) or len(part) != len(data) else data)
-            if self.parser is None or self._is_refused or self.transport.is_closing():
+            if self.parser is None or self._is_ending or self.transport.is_closing():
                 return
             if self._in_head:
                 self._head = 0 if self._was_whole else self._head + len(part)
@@ -125,7 +131,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Let the parser read."""
-        while data and self.parser is not None and not self._is_refused:
+        while data and self.parser is not None and not self._is_ending:
             self._fed, self._again = data, b""
             super().data_received(data)
             data = self._again
@@ -151,6 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._is_offer = True
             return
         super().on_headers_complete()
+        self.cycle.transport = self._for_answers  # type: ignore[assignment]  # as much of one as an answer needs
         self.headers = []  # Trailers are nobody's.
         if self._timer is not None:
             self._await_nothing()
@@ -248,9 +255,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._thrown_away += size
         if self._thrown_away > _NOTHING_READ_BYTES:
             had_answers = self.cycle is not None
-            if not self._is_refused:
-                self._is_refused = True
-                self.transport.close()
+            if not self._is_ending:
+                self.end_kindly()
             elif had_answers:
                 self.flow.pause_reading()  # An end now could take them away.
             else:
@@ -258,9 +264,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: MemstoreError) -> None:
         """Say why, if nothing else was said, and end the connection. Requests that came whole are answered before."""
-        if self._is_refused or self.transport.is_closing():
+        if self._is_ending or self.transport.is_closing():
             return
-        self._is_refused = True
+        self._is_ending = True
         self._await_nothing()
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
@@ -277,11 +283,36 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """One answer is out: the next one's turn, or the last word's."""
+        if self._is_ending and self._last_word is None:
+            self.server_state.total_requests += 1
+            return
         was_last = not self.pipeline
         super().on_response_complete()
         if was_last and self._last_word is not None and not self.transport.is_closing():
             error, self._last_word = self._last_word, None
             self._end(error)
+
+    def shutdown(self) -> None:
+        """The server stops."""
+        if self.cycle is not None and self.cycle.response_complete:
+            self.end_kindly()
+        else:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request came."""
+        self.end_kindly()
+
+    def end_kindly(self) -> None:
+        """End the connection behind an answer, at once unless the client may still be sending."""
+        if self.transport.is_closing() or not (self._in_body or self.pipeline or self._is_ending):
+            self.transport.close()
+            return
+        self._is_ending = True
+        self._last_word = None
+        self.pipeline.clear()
+        self._await_nothing()
+        self._end(None)
 
     def _end(self, error: MemstoreError | None) -> None:
         """Say the last word, if there is one, and let the client read it."""
@@ -294,7 +325,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._let_it_read(self._on_its_way() + 1)
+        self._let_it_read(self._on_its_way() + 1, self._thrown_away, self.loop.time() + self.linger_most_seconds)
 
     def _on_its_way(self) -> int:
         """Bytes of answers that the client's host has not acknowledged. An end while it sends would take them away."""
@@ -303,13 +334,26 @@ class BoundedProtocol(HttpToolsProtocol):
             in_kernel = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
         return self.transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
 
-    def _let_it_read(self, unsent: int) -> None:
-        """Wait while the client reads; it had `unsent` bytes before it when this began."""
+    def _let_it_read(self, unsent: int, thrown_away: int, until: float) -> None:
+        """Wait while the client reads, and until some time while it sends.
+
+        When this began, `unsent` bytes were before it and `thrown_away` had come from it.
+        """
         left = self._on_its_way()
-        if left < unsent:
-            self._timer = self.loop.call_later(self.linger_seconds, self._let_it_read, left)
+        if left < unsent or (self._thrown_away > thrown_away and self.loop.time() < until):
+            again = self._thrown_away
+            self._timer = self.loop.call_later(self.linger_seconds, self._let_it_read, left, again, until)
         else:
             self.transport.abort()
+
+
+class _ForAnswers:
+    """What an answer needs of a connection, which ends only when the client has its answer."""
+
+    def __init__(self, protocol: BoundedProtocol, transport: asyncio.Transport) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = protocol.end_kindly
 
 
 def _reason() -> BaseException | None:

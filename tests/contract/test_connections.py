@@ -31,7 +31,7 @@ BUSY_TIMES = 20
 class Patient(BoundedProtocol):
     """Time enough for whatever is sent on a busy machine."""
 
-    head_seconds = body_seconds = linger_seconds = SECONDS
+    head_seconds = body_seconds = linger_seconds = linger_most_seconds = SECONDS
     waiting_most = 20
     _waiting: ClassVar[dict[BoundedProtocol, None]] = {}
 
@@ -42,6 +42,7 @@ class QuickBody(Patient):
     body_seconds = 0.3
     body_bytes = 1_000
     linger_seconds = 0.5
+    linger_most_seconds = 1.0
     _waiting: ClassVar[dict[BoundedProtocol, None]] = {}
 
 
@@ -290,9 +291,44 @@ def test_who_was_answered_early_and_sends_no_more_is_let_go_without_another_word
     assert received.count(b"HTTP/1.1") == 1
 
 
-def test_what_follows_an_early_answer_is_not_read_for_ever(quick_body: tuple[str, int]) -> None:
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1", b"HTTP/1.1\r\nconnection: close", b"HTTP/1.0"], ids=["1.1", "close", "1.0"]
+)
+@pytest.mark.parametrize("is_answered", [True, False], ids=["answered", "at once"])
+def test_an_early_answer_is_there_though_three_megabytes_follow_its_request(
+    patient: tuple[str, int], start: bytes, is_answered: bool
+) -> None:
+    with connected(patient) as connection:
+        connection.sendall(b"POST /early " + start + b"\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n")
+        if is_answered:
+            connection.recv(1, socket.MSG_PEEK)
+        connection.sendall(b"x" * 2_999_999)
+        assert answer(connection).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"x")
+        if start != b"HTTP/1.1":
+            assert connection.recv(1) == b"", "the end is no reset"
+
+
+@pytest.mark.parametrize("field", [b"", b"connection: close\r\n"], ids=["open", "close"])
+def test_what_follows_an_early_answer_is_not_waited_for_for_ever(quick_body: tuple[str, int], field: bytes) -> None:
     with connected(quick_body) as connection:
-        connection.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        connection.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\n" + field + b"content-length: 64000000\r\n\r\n")
+        answer(connection)
+
+        def drip() -> bool:
+            try:
+                connection.sendall(b"x")
+            except ConnectionError:
+                return True
+            return False
+
+        until(drip, "the connection ends under a client that sends byte after byte")
+
+
+@pytest.mark.parametrize("field", [b"", b"connection: close\r\n"], ids=["open", "close"])
+def test_what_follows_an_early_answer_is_not_read_for_ever(quick_body: tuple[str, int], field: bytes) -> None:
+    with connected(quick_body) as connection:
+        connection.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\n" + field + b"transfer-encoding: chunked\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
         assert send_while_taken(connection, b"10000\r\n" + b"x" * 65_536 + b"\r\n", 64_000_000) < 32_000_000
 
