@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from app.client.api import StoreApi
 from app.client.entries import Entry
 from app.client.exchange import Connections
-from app.client.failures import Away
-from app.client.wire import Event
+from app.client.failures import ApiError, Away, TimedOut
+from app.client.wire import Event, Heartbeat, Message, Page
 from app.contract import paths as contract_paths
+from app.mount.sync import feed
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.heads import Heads
 from app.mount.sync.remembered import Remembered
@@ -426,3 +427,76 @@ def test_a_process_that_dies_leaves_what_it_knew_and_nothing_else(
     remembered.forget()
     assert Remembered(directory, "store").load() is None
     assert list(directory.iterdir()) == []
+
+
+# The feed
+
+
+class Streams:
+    """An API whose first streams end before they say anything."""
+
+    def __init__(self, *ends: ApiError | None) -> None:
+        self.asked: list[str] = []
+        self.may_speak = threading.Event()
+        self._ends = list(ends)
+
+    def changes(self, after: int) -> Page:
+        self.asked.append("pages")
+        return Page([], after, has_more=False, truncated=False)
+
+    def watch(self, after: int) -> "Streams":
+        self.asked.append("stream")
+        return self
+
+    def __iter__(self) -> Iterator[Message]:
+        if self._ends:
+            end = self._ends.pop(0)
+            if end is not None:
+                raise end
+            return
+        yield Heartbeat()
+        self.may_speak.wait()
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def following(api: Streams, on_mode: Callable[[str], None]) -> Iterator[None]:
+    state = StoreState()
+    state.apply_listing([], 0, 0)
+    follower = feed.Follower(
+        api,  # type: ignore[arg-type]
+        state,
+        threading.RLock(),
+        announce=lambda: None,
+        on_mode=on_mode,
+        on_gone=lambda: None,
+        on_refused=lambda: None,
+        poll_seconds=0.01,
+    )
+    follower.start()
+    try:
+        yield
+    finally:
+        api.may_speak.set()
+        follower.stop(60)
+
+
+def test_a_stream_that_is_cut_before_its_first_word_is_asked_for_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "_SILENT_FEED_SECONDS", 3600.0)  # longer than anybody waits here
+    monkeypatch.setattr(feed, "_CUT_FEED_SECONDS", 0.01)
+    api, modes = Streams(Away(0, "cut"), None, Away(200, "cut")), list[str]()
+    with following(api, modes.append):
+        until(lambda: feed.LIVE in modes, "a stream is followed")
+    assert api.asked.count("stream") == 4
+    assert api.asked[:2] == ["stream", "pages"]
+    assert feed.POLLING in modes
+
+
+def test_where_streams_are_held_back_pages_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "_SILENT_FEED_SECONDS", 3600.0)
+    api, modes = Streams(TimedOut(0, "nothing came")), list[str]()
+    with following(api, modes.append):
+        until(lambda: api.asked.count("pages") > 5, "pages are read")
+        assert (api.asked.count("stream"), modes) == (1, [feed.POLLING])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from app.client.api import StoreApi
 from app.client.entries import Entry
-from app.client.failures import ApiError, Away, Forbidden, Missing, Rejected, Unauthorized
+from app.client.failures import ApiError, Away, Forbidden, Missing, Rejected, TimedOut, Unauthorized
 from app.client.stream import Watch
 from app.client.wire import Event, Gone, Odd, Truncated
 from app.mount.sync.state import StoreState
@@ -19,7 +19,9 @@ LIVE, POLLING, LOST = "live", "polling", "lost"
 _FIRST_RETRY_SECONDS = 0.1
 _LAST_RETRY_SECONDS = 5.0
 _SILENT_FEED_SECONDS = 60.0
-"""After a stream that said nothing, pages are asked for so long before a stream is tried again."""
+"""After a stream that said nothing in its time, pages are asked for so long before a stream is tried again."""
+_CUT_FEED_SECONDS = 0.5
+"""The same after a stream that ended before it said anything; twice as long after each further one in a row."""
 _FEW = 100
 _ODD_NAMED = 1_000
 """Memories that can't be shown which the status names."""
@@ -60,7 +62,7 @@ class Follower:
         self._ending = threading.Event()
         self._changed_mode = threading.Condition()
         self._watch: Watch | None = None
-        self._retry_seconds = 0.0
+        self._retry_seconds = self._pages_seconds = 0.0
         self._marks = (0, 0)
         self._thread = threading.Thread(target=self._run, name="memstore-feed", daemon=True)
         self.mode = LOST
@@ -153,17 +155,22 @@ class Follower:
                 self.take_snapshot()
                 self._poll_seconds = max(self._poll_seconds, 5 * (time.monotonic() - started - self._poll_seconds))
         if not self._ending.is_set() and not self._stream() and not self._ending.is_set():
-            self._read_pages(time.monotonic() + _SILENT_FEED_SECONDS)
+            self._read_pages(time.monotonic() + self._pages_seconds)
 
     def _stream(self) -> bool:
-        """Follow the stream until it ends; whether it said anything."""
+        """Follow the stream until it ends; whether it said anything. If not, `_pages_seconds` is set."""
         assert self._state.seq is not None
-        self._watch = watch = self._api.watch(self._state.seq)
+        try:
+            self._watch = watch = self._api.watch(self._state.seq)
+        except TimedOut:
+            self._pages_seconds = _SILENT_FEED_SECONDS
+            return False
         spoke = False
         try:
             for message in watch:
                 if not spoke:
                     spoke = True
+                    self._pages_seconds = 0.0
                     self._set_mode(LIVE)
                 if isinstance(message, Event):
                     with self._lock:
@@ -176,12 +183,19 @@ class Follower:
                     return True
                 else:
                     self._settle_doubts()
+        except TimedOut:
+            if spoke:
+                raise
+            self._pages_seconds = _SILENT_FEED_SECONDS
+            return False
         except Away:
             if spoke:
                 raise
         finally:
             self._watch = None
             watch.close()
+        if not spoke:
+            self._pages_seconds = min(max(_CUT_FEED_SECONDS, 2 * self._pages_seconds), _SILENT_FEED_SECONDS)
         return spoke
 
     def _read_pages(self, until: float) -> None:
