@@ -9,10 +9,13 @@ from app.feed.service import Feed
 from app.feed.snapshots import Snapshots
 from app.http.access import open_to_sessions
 from app.http.documents import CallerParameter, Omittable, Query, StoreId, answers
+from app.http.headers import weights
 from app.http.replies import Stream
 from app.http.services import service
 
 router = APIRouter(prefix="/v1/memory_stores/{memory_store_id}", tags=["changes"])
+
+_JSON = "application/json"
 
 FeedService = Annotated[Feed, service(Feed)]
 SnapshotsService = Annotated[Snapshots, service(Snapshots)]
@@ -50,7 +53,9 @@ async def list_changes(
     ] = None,
 ) -> wire.ChangePage | Stream:
     """List what changed in a memory store, in the order of the commits; with `Accept: text/event-stream`, go on."""
-    if accept is None or wire.EVENT_STREAM not in accept.lower():
+    wanted = weights(accept or "")
+    stream = wanted.get(wire.EVENT_STREAM, 0.0)
+    if not stream or stream < wanted.get(_JSON, 0.0):
         return wire.page(await feed.page(caller, memory_store_id, query.after, query.limit))
     after = query.after if last_event_id is None else wire.event_id(last_event_id)
     items = await feed.follow(caller, memory_store_id, after)

@@ -1,5 +1,6 @@
 """Request headers that concern every call: the credential, the workspace, the beta (contract, 0.1 and 0.2)."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from app.contract.actors import Caller
@@ -9,6 +10,7 @@ from app.contract.errors import AuthenticationFailed, InvalidRequest, NotFound, 
 Headers = Mapping[bytes, bytes]
 """Lower-case names; of a repeated header, the last value."""
 
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _KNOWN_VERSIONS = frozenset({b"2023-06-01", b"2026-10-21"})
 
 
@@ -29,6 +31,20 @@ def secret(headers: Headers) -> bytes:
     if scheme.lower() != b"bearer" or not token.strip():
         raise AuthenticationFailed("the Authorization header must be 'Bearer KEY'")
     return token.strip()
+
+
+def weights(field: str) -> dict[str, float]:
+    """What an `Accept` or `Accept-Encoding` names, in lower case without parameters, and how much it is wanted.
+
+    From 0, which is not at all, to 1; a weight that is none counts as 1 (RFC 9110, 12.4.2).
+    """
+    found: dict[str, float] = {}
+    for part in field.lower().split(","):
+        name, *parameters = (each.strip() for each in part.split(";"))
+        said = (each.partition("=") for each in parameters)
+        weight = next((value.strip() for key, _, value in said if key.strip() == "q"), "1")
+        found[name] = float(weight) if _WEIGHT.fullmatch(weight) else 1.0
+    return found
 
 
 def check_workspace(headers: Headers, caller: Caller) -> None:

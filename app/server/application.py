@@ -111,6 +111,16 @@ _CORS_SECONDS = 7_200
 """How long a browser need not ask again whether it may; more than this none believes."""
 
 
+class _Cors(CORSMiddleware):
+    """Starlette's; what it answers itself has a request's ID, as every answer of the API has."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Whether a page may ask."""
+        answer = super().preflight_response(request_headers)
+        answer.headers["request-id"] = ids.new(ids.REQUEST)
+        return answer
+
+
 def _services(settings: Settings, storage: Storage, jobs: Jobs) -> dict[type[Any], Any]:
     limits = Limits(settings.max_memories_per_store, settings.max_store_bytes)
     feed = Feed(storage, change_event)
@@ -261,7 +271,7 @@ def create_gateway(settings: Settings | None = None) -> Application:
         gzip_min_bytes=settings.gzip_min_bytes,
     )
     if settings.cors_origins:
-        gateway = CORSMiddleware(
+        gateway = _Cors(
             gateway,
             allow_origins=settings.cors_origins,
             allow_methods=_CORS_METHODS,

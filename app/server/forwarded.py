@@ -5,13 +5,16 @@ Only proxies in the operator's networks are believed; from anybody else the same
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from app.http.asgi import Application, Receive, Scope, Send
 from app.settings import ROOT_PATH
 
 Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
 
+_MAPPED = 0xFFFF_0000_0000
+"""`::ffff:0:0`, where the IPv4 addresses are among those of IPv6."""
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _OURS = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix"})
 
@@ -38,14 +41,15 @@ class Forwarded:
     def _read(self, scope: Scope) -> None:
         prefix = self._root_path
         client = scope.get("client")
-        if client is not None and self._is_trusted(client[0]):
+        peer = None if client is None else _address(client[0])
+        if client is not None and peer is not None and self._is_trusted(peer):
             said: dict[bytes, list[str]] = {}
             for name, value in scope["headers"]:
                 if name in _OURS:
                     # Of a list the last element is the nearest proxy's.
                     said.setdefault(name, []).extend(part.strip() for part in value.decode("latin-1").split(","))
             if addresses := said.get(b"x-forwarded-for"):
-                scope["client"] = (self._first_stranger(addresses, client[0]), 0)
+                scope["client"] = (self._first_stranger(addresses, str(peer)), 0)
             scheme = said.get(b"x-forwarded-proto", [""])[-1].lower()
             if scheme in ("http", "https"):
                 scope["scheme"] = scheme
@@ -62,23 +66,33 @@ class Forwarded:
             # This proxy shows the prefix and leaves it in place.
             scope["path"] = path[len(prefix) :] or "/"
 
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            found = ip_address(address)
-        except ValueError:
-            return False
-        if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        return any(found in network for network in self._trusted)
+    def _is_trusted(self, found: Address) -> bool:
+        same: list[Address] = [found]
+        if isinstance(found, IPv4Address):
+            same.append(IPv6Address(_MAPPED + int(found)))
+        return any(each in network for each in same for network in self._trusted)
 
     def _first_stranger(self, addresses: Sequence[str], nearest: str) -> str:
         """The address nearest to us that no trusted proxy has; what is before it can be anybody's invention."""
-        for address in reversed(addresses):
-            try:
-                ip_address(address)
-            except ValueError:
+        for text in reversed(addresses):
+            address = _address(text)
+            if address is None:
                 return nearest
-            nearest = address
+            nearest = str(address)
             if not self._is_trusted(address):
                 break
         return nearest
+
+
+def _address(text: str) -> Address | None:
+    """An address in the one form that we know it by; None if the text is none.
+
+    An IPv4 address that travels as an IPv6 one is itself. The zone names an interface of another host, whoever says it.
+    """
+    try:
+        found = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        return found.ipv4_mapped
+    return found

@@ -3,6 +3,8 @@
 import asyncio
 import zlib
 
+from app.http.headers import weights
+
 _GZIP_LEVEL = 1
 """Text becomes a third of its size at 100 MB a second; the next levels take much longer for a little more."""
 _AT_ONCE_BYTES = 65_536
@@ -15,12 +17,8 @@ _PAIRS = list[tuple[bytes, bytes]]
 
 def takes_gzip(accepted: bytes) -> bool:
     """Whether an `Accept-Encoding` allows for gzip: named, or by `*`, with a weight above 0."""
-    weights: dict[str, bool] = {}
-    for part in accepted.decode("latin-1").lower().split(","):
-        coding, _, weight = part.partition(";")
-        name, _, number = weight.strip().partition("=")
-        weights[coding.strip()] = not (name.strip() == "q" and not number.strip().strip("0."))
-    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
+    wanted = weights(accepted.decode("latin-1"))
+    return wanted.get("gzip", wanted.get("x-gzip", wanted.get("*", 0.0))) > 0
 
 
 async def gzip(body: bytes) -> bytes:

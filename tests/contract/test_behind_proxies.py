@@ -18,7 +18,7 @@ from app.server.variants import is_known, takes_gzip
 from app.settings import Settings
 from tests.contract.conftest import bare_http
 from tests.contract.routes import Sample
-from tests.contract.shapes import check_refusal, sha256
+from tests.contract.shapes import REQUEST_ID, check_refusal, is_id, sha256
 from tests.docs.blocks import blocks
 from tests.faults.balancer import MISSING, PROGRAM, nginx
 from tests.support.backends import Backend
@@ -59,14 +59,21 @@ def large(store: Store, client: anthropic.Anthropic) -> str:
 # What proxies say.
 
 
-def forwarded(address: str | None, headers: dict[str, str], *, path: str = "/docs", root_path: str = "") -> Any:
+def forwarded(
+    address: str | None,
+    headers: dict[str, str],
+    *,
+    path: str = "/docs",
+    root_path: str = "",
+    networks: str = "10.0.0.0/8, ::1",
+) -> Any:
     """The scope that the application gets."""
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(scope)
 
-    networks = Settings(trusted_proxies="10.0.0.0/8, ::1").trusted_proxies
+    trusted = Settings(trusted_proxies=networks).trusted_proxies
     said = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     scope = {
         "type": "http",
@@ -75,7 +82,7 @@ def forwarded(address: str | None, headers: dict[str, str], *, path: str = "/doc
         "path": path,
         "headers": [(b"host", b"inner"), *said],
     }
-    running = Forwarded(app, networks, root_path)(scope, None, None)  # type: ignore[arg-type]
+    running = Forwarded(app, trusted, root_path)(scope, None, None)  # type: ignore[arg-type]
     with pytest.raises(StopIteration):
         running.send(None)
     return seen[0]
@@ -127,10 +134,26 @@ def test_a_prefix_may_stay_in_the_path_or_be_taken_off() -> None:
         ("unknown", "10.0.0.5"),
         ("203.0.113.7, nonsense", "10.0.0.5"),
         ("2001:db8::1", "2001:db8::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("203.0.113.7, ::1%eth0", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("203.0.113.7, ::ffff:10.1.1.1", "203.0.113.7"),
+        ("203.0.113.7, ::ffff:a01:101", "203.0.113.7"),
+        ("203.0.113.7%eth0", "203.0.113.7"),
     ],
 )
 def test_the_client_is_the_nearest_address_that_is_no_proxy(said: str, address: str) -> None:
     assert forwarded("10.0.0.5", {"x-forwarded-for": said})["client"][0] == address
+
+
+@pytest.mark.parametrize("networks", ["10.0.0.0/8", "::ffff:10.0.0.0/104", "::ffff:a00:0/104", "::/0"])
+@pytest.mark.parametrize("address", ["10.0.0.5", "::ffff:10.0.0.5"])
+def test_an_address_of_ipv4_is_the_same_in_either_form(networks: str, address: str) -> None:
+    assert forwarded(address, SAID, networks=networks)["scheme"] == "https"
+    if networks != "::/0":
+        assert forwarded("11.0.0.5", SAID, networks=networks)["scheme"] == "http"
+        assert forwarded("::ffff:11.0.0.5", SAID, networks=networks)["scheme"] == "http"
 
 
 def check_the_reference(http: httpx2.Client, prefix: str, *, shown: str) -> None:
@@ -190,7 +213,10 @@ def test_a_page_of_a_listed_origin_may_ask_and_read(fronted: Server) -> None:
     }
     with bare_http(fronted) as stranger:
         may = stranger.request("OPTIONS", STORES, headers=asked)
-    assert may.status_code == 200
+        may_not = stranger.request("OPTIONS", STORES, headers={**asked, "access-control-request-method": "PATCH"})
+    assert (may.status_code, may_not.status_code) == (200, 400)
+    for said in (may, may_not):
+        assert is_id(said.headers["request-id"], REQUEST_ID)
     assert may.headers["access-control-allow-origin"] == ORIGIN
     assert {"GET", "POST", "DELETE", "HEAD"} <= set(may.headers["access-control-allow-methods"].split(", "))
     assert "x-stainless-lang" in may.headers["access-control-allow-headers"]
@@ -300,6 +326,8 @@ def test_small_answers_streams_and_archives_are_not(http: httpx2.Client, sample:
         (b"identity", False),
         (b"gzip;q=0", False),
         (b"gzip; q=0.000, *", False),
+        (b"gzip;level=9;q=0", False),
+        (b"gzip;q=nan", True),
         (b"*;q=0", False),
         (b"gzipped", False),
         (b";;,,=\xff", False),

@@ -191,6 +191,27 @@ def test_an_archived_stores_history_can_be_followed(
 # Streams
 
 
+@pytest.mark.parametrize(
+    ("accept", "is_stream"),
+    [
+        (EVENT_STREAM, True),
+        ("Text/Event-Stream; charset=utf-8", True),
+        ("application/json, text/event-stream", True),
+        ("application/json;q=0.4, text/event-stream;q=0.5", True),
+        ("text/event-stream;q=0", False),
+        ("text/event-stream; charset=utf-8; q=0.000", False),
+        ("application/json, text/event-stream;q=0.5", False),
+        ("text/event-streams, x-text/event-stream", False),
+        ("text/*, */*", False),
+        ("", False),
+    ],
+)
+def test_a_stream_is_for_those_that_want_one(http: httpx2.Client, store: Store, accept: str, is_stream: bool) -> None:
+    with http.stream("GET", f"/v1/memory_stores/{store.id}/changes", headers={"accept": accept}) as answer:
+        media_type = answer.headers["content-type"].partition(";")[0]
+    assert media_type == (EVENT_STREAM if is_stream else "application/json")
+
+
 def test_a_stream_first_shows_that_it_is_live_then_what_was_then_what_happens(
     http: httpx2.Client, store: Store, memories: Memories
 ) -> None:
