@@ -119,8 +119,9 @@ def forget(
 
 async def _with_ids(storage: Storage, selection: Selection) -> Selection:
     """The selection with the IDs of the stores that are called by name. An ID stays, also of a store that is gone."""
+    workspace_id = await Planner(storage).workspace_id(selection.workspace)
     ids = [
-        store if is_whole_id(STORE, store) else (await of_store(storage.database, store)).store_id
+        store if is_whole_id(STORE, store) else (await of_store(storage.database, store, workspace_id)).store_id
         for store in selection.store_ids
     ]
     return replace(selection, store_ids=ids)

@@ -44,8 +44,8 @@ def in_workspace(workspace_id: str) -> Caller:
     return Caller(workspace_id, actor())
 
 
-async def of_store(database: Database, store: str) -> Named:
-    """The store with this ID, with the only ID that begins so, or with this name; of whichever workspace.
+async def of_store(database: Database, store: str, workspace_id: str | None = None) -> Named:
+    """The store with this ID, with the only ID that begins so, or with this name; of one workspace, or of whichever.
 
     Raises:
         NotFound: there is no such store.
@@ -54,7 +54,7 @@ async def of_store(database: Database, store: str) -> Named:
     """
     if names.is_whole_id(names.STORE, store):
         row = await database.fetch_one(_WORKSPACE_OF_STORE, {"store_id": store})
-        if row is None:
+        if row is None or workspace_id not in (None, row["workspace_id"]):
             raise not_found(store)
         return Named(store, in_workspace(row["workspace_id"]))
     if not names.can_be_one(store):
@@ -63,7 +63,7 @@ async def of_store(database: Database, store: str) -> Named:
     # `~` follows every character of an ID; where no ID can begin so, none is between these two.
     start, end = (store, f"{store}~") if names.is_beginning(names.STORE, store) else ("~", "~")
     parameters = {"name": store, "composed": composed, "decomposed": decomposed, "start": start, "end": end}
-    rows = await database.fetch_all(NAMED, {**parameters, "limit": _MEANT_MAX})
+    rows = await database.fetch_all(NAMED, {**parameters, "workspace_id": workspace_id, "limit": _MEANT_MAX})
     meant = [names.Candidate(row["id"], row["name"], row["workspace_name"]) for row in rows]
     found = names.the_one(names.STORE, store, meant)
     (workspace,) = [row["workspace_id"] for row in rows if row["id"] == found.id]

@@ -142,7 +142,9 @@ def import_(
         typer.Option(metavar="STORE", help="A store that gets the memories as well: ID, beginning of one, or name."),
     ] = "",
     name: Annotated[str, typer.Option(help="Name of the new store; else the export's, or the source's.")] = "",
-    workspace: Annotated[str, typer.Option(help="Workspace of the new store, by name.")] = DEFAULT_WORKSPACE,
+    workspace: Annotated[
+        str, typer.Option(help="Workspace of the new store, by name; with --into, the one to look in.", metavar="NAME")
+    ] = "",
     partial: Annotated[bool, typer.Option("--partial", help="Import what is good though something is not.")] = False,
     name_encoding: Annotated[
         str, typer.Option(metavar="ENCODING", help="Of file names that are not UTF-8, such as cp437, cp932 or gbk.")
@@ -164,9 +166,11 @@ def import_(
         async def work(storage: Storage) -> tuple[dict[str, object], bool]:
             target = None
             if into:
-                target, caller = await operator.of_store(storage.database, into)
+                only = await workspace_id(storage.database, workspace) if workspace else None
+                target, caller = await operator.of_store(storage.database, into, only)
             else:
-                caller = operator.in_workspace(await workspace_id(storage.database, workspace))
+                named = workspace or DEFAULT_WORKSPACE
+                caller = operator.in_workspace(await workspace_id(storage.database, named))
             imported = await imports(storage, settings).run(caller, plan, spool, into=target, partial=partial)
             return imported.wire(), bool(imported.refused)
 

@@ -143,7 +143,7 @@ class Planner:
 
         """
         selection.check()
-        workspace_id = self._own or await self._workspace_id(selection.workspace)
+        workspace_id = self._own or await self.workspace_id(selection.workspace)
         rows = await self._rows(selection, workspace_id)
         plan = Plan()
         if selection.wants_memories:
@@ -166,7 +166,13 @@ class Planner:
                 plan.stores.append(await self._traces(store_id, workspace_id, selection.spelling.store_ids))
         return plan
 
-    async def _workspace_id(self, name: str | None) -> str | None:
+    async def workspace_id(self, name: str | None) -> str | None:
+        """The ID of the workspace of this name; None without a name.
+
+        Raises:
+            NotFound: there is none.
+
+        """
         if name is None:
             return None
         row = await self._database.fetch_one(queries.WORKSPACE, {"name": name})

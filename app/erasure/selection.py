@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from app.contract import paths
 from app.contract.errors import InvalidRequest
+from app.contract.limits import METADATA_MAX_PAIRS
 from app.erasure.folding import Folded
 
 
@@ -61,6 +62,10 @@ class Selection:
         """
         if not (self.store_ids or self.where or self.wants_memories):
             raise InvalidRequest("nothing is selected; say what to forget with {}, {}, {} or {}".format(*self.spelling))
+        if len(self.where) > METADATA_MAX_PAIRS:
+            raise InvalidRequest(
+                f"{self.spelling.where}: has {len(self.where):,} pairs; a store has at most {METADATA_MAX_PAIRS}"
+            )
         if self.contains is not None and Folded(self.contains).is_empty:
             raise InvalidRequest(
                 f"{self.spelling.contains}: is empty, which every memory contains; give the text to look for"

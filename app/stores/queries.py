@@ -60,9 +60,9 @@ NAMED = Statement(
     """
     SELECT s.id, s.name, s.workspace_id, w.name AS workspace_name
       FROM memory_stores s JOIN workspaces w ON w.id = s.workspace_id
-     WHERE s.deleted_at IS NULL
+     WHERE s.deleted_at IS NULL AND (:workspace_id IS NULL OR s.workspace_id = :workspace_id)
        AND (s.name = :name OR s.name = :composed OR s.name = :decomposed OR (s.id >= :start AND s.id < :end))
      ORDER BY s.id LIMIT :limit
     """
 )
-"""The stores of every workspace that a person at a terminal may mean by a name or by the beginning of an ID."""
+"""The stores of every workspace, or of one, that a person at a terminal may mean by a name or the start of an ID."""

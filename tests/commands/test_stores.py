@@ -90,6 +90,26 @@ def test_where_several_may_be_meant_they_are_listed_and_nothing_is_done(commands
     assert "may be any of these" in commands.refused("log", "memstore_01")
 
 
+def test_a_name_is_looked_for_in_the_workspace_that_is_named(commands: Commands) -> None:
+    commands.out("keys create --workspace elsewhere --name x")
+    here = commands.out("stores create namesakes").strip()
+    archive = "namesakes.tar"
+    commands.out("export namesakes --output", archive)
+    there = commands.json("import --workspace elsewhere --name namesakes", archive)["memory_store_id"]
+    for workspace, meant in (("default", here), ("elsewhere", there)):
+        for called in ("namesakes", meant):
+            plan = commands.json(f"forget --workspace {workspace} --store", called)
+            assert [one["id"] for one in plan["stores"]] == [meant]
+            into = commands.json(f"import --workspace {workspace} --into", called, archive)
+            assert into["memory_store_id"] == meant
+    for line in (f"forget --workspace default --store {there}", f"import {archive} --workspace default --into {there}"):
+        assert f"'{there}' was not found" in commands.refused(line)
+    for line in ("forget --store", f"import {archive} --into"):
+        assert "may be any of these" in commands.refused(line, "namesakes")
+    for line in ("forget --store namesakes", f"import {archive} --into namesakes"):
+        assert "'nowhere'" in commands.refused(f"{line} --workspace nowhere")
+
+
 def test_no_store_is_mistaken_for_the_one_whose_id_it_bears_as_its_name(commands: Commands, notes: str) -> None:
     bears = commands.out("stores create", notes).strip()
     gone = f"{notes[:-2]}zz"

@@ -83,7 +83,16 @@ async def test_a_text_is_found_in_old_versions_deleted_memories_and_paths_and_sh
     assert [memory.id for memory in both.memories] == [old.memory_id]
 
 
-@pytest.mark.parametrize("selected", [{}, {"workspace": "default"}, {"contains": ""}, {"path_prefix": "people"}])
+@pytest.mark.parametrize(
+    "selected",
+    [
+        {},
+        {"workspace": "default"},
+        {"contains": ""},
+        {"path_prefix": "people"},
+        {"where": {f"k{n}": "v" for n in range(17)}},
+    ],
+)
 async def test_a_selection_of_everything_or_nothing_is_refused(parts: Parts, selected: dict[str, Any]) -> None:
     await parts.store()
     with pytest.raises(InvalidRequest, match="--"):
