@@ -87,7 +87,7 @@ class Forwarded:
 def _address(text: str) -> Address | None:
     """An address in the one form that we know it by; None if the text is none.
 
-    An IPv4 address that travels as an IPv6 one is itself. The zone names an interface of another host, whoever says it.
+    An IPv4 address that travels as an IPv6 one is itself. A zone names an interface of another host.
     """
     try:
         found = ip_address(text.partition("%")[0])

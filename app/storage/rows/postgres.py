@@ -13,7 +13,7 @@ from app.storage.metrics import DATABASE_FAILURES, DATABASE_SECONDS
 from app.storage.rows.database import Reader, Row, Work, tell_nobody
 from app.storage.rows.leftovers import Scrubbed, kept_elsewhere, scrub_postgres
 from app.storage.rows.postgres_batches import GroupCommit
-from app.storage.rows.postgres_connect import Connector
+from app.storage.rows.postgres_connect import IDLE, Connector, limit_idling
 from app.storage.rows.postgres_errors import FORGOTTEN, POOLER_FORGETS, DatabaseRefused, is_transient, sentence
 from app.storage.rows.postgres_pool import PoolClosed, PoolTimeout, PostgresPool
 from app.storage.rows.postgres_url import PostgresTarget
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _ATTEMPTS = 5
 _ACQUIRE_SECONDS = 5.0
+_IDLE_READER = "1d"
+"""A snapshot holds no row's lock, and the reader of an export or the disk of a backup may be slow."""
 _MUTATIONS_PER_STORE = 2
 """Two keep the store's row busy (one commits while the next arrives); more only queue inside the database."""
 
@@ -233,6 +235,7 @@ class PostgresDatabase:
                 self._connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
+                await limit_idling(connection, _IDLE_READER)
                 reader = _Transaction(connection)
                 with reader.body():
                     yield reader
@@ -275,6 +278,8 @@ class PostgresDatabase:
                 try:
                     with _apart_from_the_callers():
                         async with self._connection() as connection, connection.transaction():
+                            if self._connect.is_pooled:
+                                await limit_idling(connection, IDLE)
                             transaction = _Transaction(connection)
                             with transaction.body():
                                 result = await work(transaction)

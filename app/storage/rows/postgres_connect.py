@@ -22,14 +22,26 @@ from app.storage.rows.postgres_url import PostgresTarget
 _COMMAND_SECONDS = 15.0
 _STATEMENTS = 512
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+IDLE = "1min"
+"""After so long in the middle of a transaction without a word, a process is frozen or gone, and its locks end.
+
+In PostgreSQL's own words, in which it tells what is set.
+"""
+_IDLE_SETTING = "idle_in_transaction_session_timeout"
 _PROBE = """
     SELECT pid, read_only, standby, version, encoding,
            -- Plans are kept, and the stage is empty most of the time: a plan made then would scan it for ever.
-           CASE WHEN pid = {pid} THEN set_config('enable_seqscan', 'off', false) END AS seqscan
+           CASE WHEN pid = {pid} THEN set_config('enable_seqscan', 'off', false) END AS seqscan,
+           -- What an administrator has set for the role stays.
+           CASE WHEN pid = {pid} AND current_setting('{setting}') = '0'
+                THEN set_config('{setting}', '{idle}', false) END AS idle
       FROM (SELECT pg_backend_pid() AS pid, pg_is_in_recovery() AS standby,
                    current_setting('transaction_read_only') = 'on' AS read_only,
                    current_setting('server_version_num')::int AS version,
                    current_setting('server_encoding') AS encoding) AS server
+"""
+_LIMIT_IDLING = f"""
+    SELECT set_config('{_IDLE_SETTING}', $1::text, true) WHERE current_setting('{_IDLE_SETTING}') = ANY($2::text[])
 """
 _MATCHES: dict[str, Callable[[Any], bool]] = {
     "any": lambda server: True,
@@ -131,7 +143,8 @@ class Connector:
         try:
             async with asyncio.timeout(target.connect_seconds):
                 # Without a name: a pooler would keep it on a server that others use.
-                probe = await connection.prepare(_PROBE.format(pid=connection.get_server_pid()), name="")
+                text = _PROBE.format(pid=connection.get_server_pid(), setting=_IDLE_SETTING, idle=IDLE)
+                probe = await connection.prepare(text, name="")
                 server = await probe.fetchrow()
         except TimeoutError as error:
             connection.terminate()
@@ -140,6 +153,14 @@ class Connector:
             connection.terminate()
             raise
         return connection, server
+
+
+async def limit_idling(connection: Any, idle: str) -> None:
+    """Let the transaction that has begun idle so long, unless an administrator has set something.
+
+    A session's setting does not last behind a pooler; one of a transaction does.
+    """
+    await connection.fetchval(_LIMIT_IDLING, idle, ["0", IDLE])
 
 
 def _require_local_parts(target: PostgresTarget) -> None:
