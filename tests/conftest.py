@@ -1,5 +1,6 @@
 """Servers, clients and stores for the tests; failure reports show what the servers printed meanwhile."""
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
@@ -48,6 +49,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group("ceph"))
         elif _shares_a_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What the collection has made stays to the end; no later search for garbage need go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _backend_of(item: pytest.Item) -> object:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,15 @@ async def assert_consistent(parts: Parts) -> None:
     assert await parts.check() == []
 
 
+async def empty(parts: Parts) -> Parts:
+    """The same service without what was in it: each look at everything would else take longer than the one before."""
+    parts.outside.rows.empty()
+    for key in parts.outside.blobs.all_keys():
+        parts.outside.blobs.remove(key)
+    key = await Keys(parts.storage.database).create(DEFAULT_WORKSPACE)
+    return replace(parts, caller=Caller(key.workspace_id, Actor(API_KEY, key.id)))
+
+
 async def number_of_transactions(parts: Parts, lost: LostCommits, operation: Operation, directory: Path) -> int:
     subject = await operation.prepare(parts, directory)
     lost.arm(10**9, Unavailable("never"), committed=True)
@@ -132,7 +142,7 @@ async def test_what_was_committed_stays_though_nobody_heard_of_it(
     ends = [*ENDS, *(AND_BY_A_PERSON if any(word in name for word in BY_A_PERSON) else ())]
     for at in range(1, number + 1):
         for error, committed in ends:
-            await lose_and_ask_again(parts, double, operation, tmp_path, at, error(), committed=committed)
+            await lose_and_ask_again(await empty(parts), double, operation, tmp_path, at, error(), committed=committed)
 
 
 async def test_every_transaction_of_the_product_is_among_them(

@@ -34,10 +34,8 @@ def environment(
     backend: Backend, migrated: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     """The settings of an empty, migrated service; the AWS variables are this process's too."""
-    rows = Rows(migrated)
-    for table in reversed(metadata.sorted_tables):
-        if table not in KEPT:
-            rows.execute(f"DELETE FROM {table.name}")
+    emptied = (table.name for table in reversed(metadata.sorted_tables) if table not in KEPT)
+    Rows(migrated).execute_all(f"DELETE FROM {name}" for name in emptied)
     for name, value in migrated.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,6 +114,18 @@ class Rows:
         with closing(sqlite3.connect(self.sqlite_file, timeout=30, isolation_level=None)) as connection:
             return [tuple(map(str, row)) for row in connection.execute(statement).fetchall()]
 
+    def execute_all(self, statements: Iterable[str]) -> None:
+        """Run them in one transaction: a program or a connection for each would take longer than what they do."""
+        if self._url:
+            execute(self._url, "; ".join(statements))
+            return
+        assert self.sqlite_file is not None
+        with closing(sqlite3.connect(self.sqlite_file, timeout=30, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+
     def count(self, table: str, where: str = "true") -> int:
         """How many rows of a table fulfil a condition."""
         ((number,),) = self.execute(f"SELECT count(*) FROM {table} WHERE {where}")
@@ -122,19 +134,14 @@ class Rows:
     def empty(self) -> None:
         """Leave no row, as in a database that was just made; the audit log, which lets nobody delete, as well."""
         tables = [table.name for table in reversed(metadata.sorted_tables) if table.name not in _OF_THE_SCHEMA]
-        guards = self.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'") if self.sqlite_file else []
         if self.sqlite_file:
-            for (name,) in self.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
-                self.execute(f"DROP TRIGGER {name}")
+            triggers = self.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+            unguarded, guarded = [f"DROP TRIGGER {name}" for name, _ in triggers], [guard for _, guard in triggers]
         else:
-            self.execute("ALTER TABLE audit_entries DISABLE TRIGGER USER")
-        for table in tables:
-            self.execute(f"DELETE FROM {table}")
-        self.execute(f"UPDATE audit_head SET seq = 0, sha256 = {self.literal('00' * 32)}")
-        for (guard,) in guards:
-            self.execute(guard)
-        if not self.sqlite_file:
-            self.execute("ALTER TABLE audit_entries ENABLE TRIGGER USER")
+            unguarded = ["ALTER TABLE audit_entries DISABLE TRIGGER USER"]
+            guarded = ["ALTER TABLE audit_entries ENABLE TRIGGER USER"]
+        no_entries = f"UPDATE audit_head SET seq = 0, sha256 = {self.literal('00' * 32)}"
+        self.execute_all([*unguarded, *(f"DELETE FROM {table}" for table in tables), no_entries, *guarded])
 
 
 class Outside:
