@@ -83,8 +83,8 @@ async def empty(parts: Parts) -> Parts:
     parts.outside.rows.empty()
     for key in parts.outside.blobs.all_keys():
         parts.outside.blobs.remove(key)
-    key = await Keys(parts.storage.database).create(DEFAULT_WORKSPACE)
-    return replace(parts, caller=Caller(key.workspace_id, Actor(API_KEY, key.id)))
+    made = await Keys(parts.storage.database).create(DEFAULT_WORKSPACE)
+    return replace(parts, caller=Caller(made.workspace_id, Actor(API_KEY, made.id)))
 
 
 async def number_of_transactions(parts: Parts, lost: LostCommits, operation: Operation, directory: Path) -> int:
