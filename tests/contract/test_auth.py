@@ -113,6 +113,7 @@ def test_keys_are_listed_without_their_secrets(server: Server, guest_key: Creden
     assert guest_key.secret not in printed
 
 
+@pytest.mark.any_backend
 def test_a_revoked_key_dies_within_five_seconds(server: Server, guest: anthropic.Anthropic) -> None:
     doomed = make_key(server, "guests")
     with sign_in(server, doomed.secret) as client:

@@ -229,6 +229,7 @@ def test_a_stream_first_shows_that_it_is_live_then_what_was_then_what_happens(
     assert seen == page(http, store.id, after=1)["data"]
 
 
+@pytest.mark.any_backend
 def test_a_quiet_stream_sends_heartbeats(http: httpx2.Client, store: Store) -> None:
     with events(http, store.id) as stream:
         found = [stream.next(with_comments=True) for _ in range(2)]
@@ -284,6 +285,7 @@ def test_a_stream_ends_with_its_store(client: anthropic.Anthropic, http: httpx2.
         check_refusal(stream.response, 404)
 
 
+@pytest.mark.any_backend
 def test_a_stream_ends_when_its_key_is_revoked(server: Server, store: Store, memories: Memories) -> None:
     key = make_key(server, "default")
     with bare_http(server, x_api_key=key.secret) as http, events(http, store.id) as stream:
@@ -293,6 +295,7 @@ def test_a_stream_ends_when_its_key_is_revoked(server: Server, store: Store, mem
         assert stream.rest() == [Event("gone", {"memory_store_id": store.id})]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("ending", ["revoked", "archived"])
 def test_a_sessions_stream_ends_with_its_token(
     open_session: SessionMaker,

@@ -27,6 +27,8 @@ from tests.support.backends import Backend
 from tests.support.events import EVENT_STREAM
 from tests.support.servers import Server, serve
 
+pytestmark = pytest.mark.any_backend
+
 MARKER = f"planted-{secrets.token_hex(6)}"
 """Stands in every place where a caller can put something of its own."""
 IDS = {

@@ -237,6 +237,7 @@ def test_failures_of_database_and_blob_store_are_counted(tmp_path: Path, service
         moved.rename(blobs)
 
 
+@pytest.mark.any_backend
 def test_several_workers_show_one_sum_and_a_dead_ones_streams_are_gone(backend: Backend, tmp_path: Path) -> None:
     with serve(backend.environment(tmp_path), workers=2) as server, server.client() as client:
         store = client.beta.memory_stores.create(name="shared")

@@ -336,6 +336,7 @@ def test_a_deleted_store_is_404(agent: Agent, client: anthropic.Anthropic, open_
 # How it ends
 
 
+@pytest.mark.any_backend
 def test_a_revoked_token_dies_within_five_seconds(
     agent: Agent, http: httpx2.Client, open_session: SessionMaker
 ) -> None:
@@ -365,6 +366,7 @@ def test_a_token_is_revoked_through_its_own_session_only(
     assert agent.http.get(f"/v1/sessions/{agent.session.id}").status_code == 200
 
 
+@pytest.mark.any_backend
 def test_an_expired_token_is_401(agent: Agent, server: Server) -> None:
     own = f"/v1/sessions/{agent.session.id}"
     assert agent.http.get(own).status_code == 200
@@ -372,6 +374,7 @@ def test_an_expired_token_is_401(agent: Agent, server: Server) -> None:
     until_refused(lambda: agent.http.get(own))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("end", ["archive", "delete"])
 def test_a_token_ends_with_its_session(
     agent: Agent, client: anthropic.Anthropic, http: httpx2.Client, end: str

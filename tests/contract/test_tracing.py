@@ -221,6 +221,7 @@ def test_a_stream_of_changes_has_a_span_that_ends_when_it_begins(traced: Server,
     assert "GET /v1/memory_stores/{memory_store_id}/changes" in {span.name for span in spans}
 
 
+@pytest.mark.any_backend
 def test_what_was_not_sent_yet_is_sent_at_the_end(backend: Backend, tmp_path: Path) -> None:
     trace = Trace()
     with collecting() as collector:
@@ -231,6 +232,7 @@ def test_what_was_not_sent_yet_is_sent_at_the_end(backend: Backend, tmp_path: Pa
         assert collector.of_trace(trace.id)
 
 
+@pytest.mark.any_backend
 def test_a_collector_that_is_away_hinders_nobody(backend: Backend, tmp_path: Path) -> None:
     settings = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.blocks import PROJECT, reader_environment
 from tests.support.servers import Server
 
@@ -30,6 +32,7 @@ def test_the_demo_imports_the_projects_own_documentation_into_a_server_of_its_ow
     assert "A server of its own" in done.stdout
 
 
+@pytest.mark.any_backend
 def test_the_demo_tells_its_story_to_a_running_server(server: Server, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     (notes / "deep").mkdir(parents=True)
@@ -45,6 +48,7 @@ def test_the_demo_tells_its_story_to_a_running_server(server: Server, tmp_path: 
     assert left_behind == []
 
 
+@pytest.mark.any_backend
 def test_the_demo_fails_when_the_server_refuses(server: Server) -> None:
     done = run_demo("--base-url", server.base_url, "--api-key", "wrong")
     assert done.returncode == 1

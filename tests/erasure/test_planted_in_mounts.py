@@ -13,6 +13,8 @@ from tests.mount.hosts import Host, host_of
 from tests.storage.outside import Outside
 from tests.support.servers import Server
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(params=[FUSE, MIRROR])
 def mode(request: pytest.FixtureRequest) -> str:

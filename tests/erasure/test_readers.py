@@ -146,6 +146,7 @@ def follow(http: httpx2.Client, store_id: str, changes: int) -> None:
                 return
 
 
+@pytest.mark.any_backend
 def test_a_token_that_follows_the_feed_passes_and_one_that_is_away_counts_until_it_is_revoked(
     own: Server, sdk: anthropic.Anthropic
 ) -> None:

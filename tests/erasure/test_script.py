@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import anthropic
+import pytest
 
 from tests.erasure.planting import new_marker, places_with
 from tests.support.servers import Server
@@ -23,6 +24,7 @@ def run(own: Server, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
+@pytest.mark.any_backend
 def test_two_commands_forget_a_user_and_prove_it(own: Server, sdk: anthropic.Anthropic, tmp_path: Path) -> None:
     marker, report = new_marker(), tmp_path / "erased.json"
     store = sdk.beta.memory_stores.create(name="Anna", metadata={"user": "u_123"})
