@@ -5,7 +5,8 @@ quarter second old.
 """
 
 import asyncio
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -49,11 +50,12 @@ async def healthz() -> Alive:
 class Condition:
     """How the parts of a service are, found out as often as is bearable."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds that only ever grow."""
         self._storage = storage
-        self.ready = Remembered(self._ready, per_second=_PER_SECOND, at_once=_AT_ONCE)
+        self.ready = Remembered(self._ready, per_second=_PER_SECOND, at_once=_AT_ONCE, clock=clock)
         """What `/readyz` answers."""
-        self.metrics = Remembered(self._metrics, per_second=_PER_SECOND, at_once=_AT_ONCE)
+        self.metrics = Remembered(self._metrics, per_second=_PER_SECOND, at_once=_AT_ONCE, clock=clock)
         """The document of `/metrics`."""
 
     async def _ready(self) -> Ready:
