@@ -9,7 +9,8 @@ same pydantic models, the services by type. A route's function is called with th
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 from fastapi import params as fastapi_params
@@ -156,22 +157,22 @@ def bind(route: APIRoute, services: Mapping[type[Any], Any]) -> BoundRoute:
     hints = get_type_hints(route.endpoint, include_extras=True)
     in_path = {segment[1:-1] for segment in route.path.split("/") if segment.startswith("{")}
     for name in inspect.signature(route.endpoint).parameters:
-        hint = hints[name]
+        hint = hints.get(name)
         kind, *marks = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
         mark = marks[-1] if marks else None
-        if kind is Caller:
+        if kind is Caller and bound.caller_name is None:
             bound.caller_name = name
-        elif kind is Upload:
+        elif kind is Upload and bound.upload_name is None:
             bound.upload_name = name
-        elif isinstance(mark, fastapi_params.Depends) and isinstance(mark.dependency, ServiceOf):
-            bound.services[name] = services[mark.dependency.kind]
-        elif isinstance(mark, fastapi_params.Query):
+        elif isinstance(mark, fastapi_params.Depends) and _service(mark) in services:
+            bound.services[name] = services[_service(mark)]
+        elif isinstance(mark, fastapi_params.Query) and bound.query_name is None and _is_model(kind):
             bound.query_name, bound.query_model = name, kind
             bound.default_query = kind()
-        elif isinstance(mark, fastapi_params.Body):
-            bound.body_name, bound.body_model = name, _model(kind)
+        elif isinstance(mark, fastapi_params.Body) and bound.body_name is None and _is_model(_unless_none(kind)):
+            bound.body_name, bound.body_model = name, _unless_none(kind)
             bound.body_optional = bound.body_model is not kind
-        elif isinstance(mark, fastapi_params.Header):
+        elif isinstance(mark, fastapi_params.Header) and _unless_none(kind) is str:
             bound.header_names[name] = (mark.alias or name.replace("_", "-")).encode()
         elif name in in_path and kind is str and (mark is None or isinstance(mark, fastapi_params.Path)):
             in_path.remove(name)
@@ -185,11 +186,19 @@ def bind(route: APIRoute, services: Mapping[type[Any], Any]) -> BoundRoute:
     return bound
 
 
-def _model(kind: Any) -> type[BaseModel]:
-    """The model of a body that may be left out (`Model | None`), or the model itself."""
-    models = [part for part in get_args(kind) if part is not type(None)]
-    model: type[BaseModel] = models[0] if models else kind
-    return model
+def _service(mark: fastapi_params.Depends) -> Any:
+    return mark.dependency.kind if isinstance(mark.dependency, ServiceOf) else None
+
+
+def _unless_none(kind: Any) -> Any:
+    """`X` of `X | None`, and any other kind itself."""
+    parts = get_args(kind) if isinstance(kind, UnionType) or get_origin(kind) is Union else (kind,)
+    others = [part for part in parts if part is not type(None)]
+    return others[0] if len(others) == 1 else kind
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 @dataclass(slots=True)

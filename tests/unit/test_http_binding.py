@@ -8,12 +8,15 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import pytest
-from fastapi import APIRouter, Cookie, Depends, FastAPI, Path, Request
+from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Header, Path, Query, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from app.contract.actors import API_KEY, Actor, Caller
 from app.contract.errors import InvalidRequest, MethodNotAllowed, NotFound
+from app.http.documents import CallerParameter
+from app.http.pages import PageQuery
+from app.http.services import ServiceOf
 from app.server.application import ROUTERS, create_app
 from app.server.binding import BoundRoute, RouteTable, bind
 
@@ -276,6 +279,24 @@ def test_a_parameter_that_would_never_be_given_is_refused_at_the_start() -> None
     assert "for its parameter 'other'" in refusal_of(lambda router: router.get("/{thing_id}/{other}")(number))
     for endpoint in (cookie, dependent, bare):
         declare = partial(lambda router, endpoint: router.get("/{thing_id}")(endpoint), endpoint=endpoint)
+        assert "for its parameter 'other'" in refusal_of(declare)
+
+    async def untyped(thing_id: Annotated[str, Path()], other) -> None: ...  # type: ignore[no-untyped-def]
+
+    async def scalar(thing_id: Annotated[str, Path()], other: Annotated[int, Query()] = 0) -> None: ...
+
+    async def text(thing_id: Annotated[str, Path()], other: Annotated[str, Body()]) -> None: ...
+
+    async def several(thing_id: Annotated[str, Path()], other: Annotated[list[PageQuery], Body()]) -> None: ...
+
+    async def callers(thing_id: Annotated[str, Path()], one: CallerParameter, other: CallerParameter) -> None: ...
+
+    async def counted(thing_id: Annotated[str, Path()], other: Annotated[int, Header()] = 0) -> None: ...
+
+    async def unserved(thing_id: Annotated[str, Path()], other: Annotated[Any, Depends(ServiceOf(object))]) -> None: ...
+
+    for wrong in (untyped, scalar, text, several, callers, counted, unserved):
+        declare = partial(lambda router, endpoint: router.post("/{thing_id}")(endpoint), endpoint=wrong)
         assert "for its parameter 'other'" in refusal_of(declare)
 
     table = APIRouter()
