@@ -145,6 +145,32 @@ async def test_what_was_committed_stays_though_nobody_heard_of_it(
             await lose_and_ask_again(await empty(parts), double, operation, tmp_path, at, error(), committed=committed)
 
 
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", ["import into a new store", "import into a store", "import a history"])
+async def test_an_import_that_did_not_hear_of_its_commit_fails_only_if_nothing_was_written(
+    lost: tuple[Parts, LostCommits], name: str, tmp_path: Path
+) -> None:
+    parts, double = lost
+    operation = OPERATIONS[name]
+
+    async def versions() -> int:
+        rows = await parts.storage.database.fetch_all(Statement("SELECT id FROM memory_versions"), {})
+        return len(rows)
+
+    for at in range(1, await number_of_transactions(parts, double, operation, tmp_path) + 1):
+        for committed in (True, False):
+            subject = await operation.prepare(parts, tmp_path)
+            before = await versions()
+            double.arm(at, Unavailable("the connection was lost"), committed=committed)
+            try:
+                await operation.act(parts, subject)
+            except Unavailable:
+                assert await versions() == before, "it failed, and its versions are there"
+            else:
+                assert await versions() > before
+            double.disarm()
+
+
 async def test_every_transaction_of_the_product_is_among_them(
     lost: tuple[Parts, LostCommits], backend: Backend, tmp_path: Path
 ) -> None:
