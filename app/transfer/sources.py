@@ -93,9 +93,8 @@ def _printable(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    while name.startswith("./"):
-        name = name[2:]
-    return name
+    """Without the segments that stay where they are: `./a/./b` is `a/b`."""
+    return "/".join(segment for segment in name.split("/") if segment != ".")
 
 
 def _unsafe(name: str) -> str | None:

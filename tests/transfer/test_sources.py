@@ -111,6 +111,7 @@ def test_a_vault_goes_in_without_its_tools(tmp_path: Path) -> None:
 
 def test_an_agents_memory_folder_loses_its_first_name() -> None:
     assert paths(plan(tar_of({"memories/a.md": b"1", "./memories/b/c.md": b"2"}))) == ["/a.md", "/b/c.md"]
+    assert paths(plan(tar_of({"a/./b.md": b"1", "././c/././d.md": b"2"}))) == ["/a/b.md", "/c/d.md"]
     assert paths(plan(tar_of({"memories/a.md": b"1", "b.md": b"2"}))) == ["/b.md", "/memories/a.md"]
 
 
