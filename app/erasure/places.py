@@ -96,7 +96,8 @@ OUT_OF_REACH: tuple[str, ...] = (
     "backups and snapshots of the database, the blob store and their disks: expire them",
     "freed blocks of disks, until they are overwritten",
     "freed memory of servers: it can hold what they answered until it is used again or they are restarted",
-    "other spellings of a text than those named, such as without accents, shortened, misspelled or encrypted",
+    "other spellings of a text than those named, such as without accents, shortened, misspelled, in base64 or "
+    "encrypted",
     "what clients took before: answers, exports, copies",
     "mounts: one that runs empties its own when it hears of the deletion; texts that it could not save stay on its "
     "host until somebody takes or discards them there ('memstore kept'), and what a killed one has left until it is "

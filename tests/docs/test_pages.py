@@ -14,6 +14,7 @@ from app.cli import mount_settings
 from app.cli.main import app as program
 from app.cli.main import load
 from app.contract import errors, limits
+from app.erasure.places import OUT_OF_REACH
 from app.http.documents import ErrorCause
 from app.settings import Settings
 from scripts.settings_table import environment_names
@@ -90,6 +91,13 @@ def test_the_limits_page_has_every_limit_of_the_contract() -> None:
     numbers = set(re.findall(r"\d+(?:,\d{3})*", section))
     missing = {name: value for name, value in vars(limits).items() if name.isupper() and f"{value:,}" not in numbers}
     assert missing == {}
+
+
+def test_the_page_on_forgetting_names_all_that_no_erasure_reaches() -> None:
+    page = (PROJECT / "docs/how-to/forget-a-person.md").read_text()
+    assert [what for what in OUT_OF_REACH if f"  {what}\n" not in page] == []
+    named = " ".join(OUT_OF_REACH)
+    assert all(place in named for place in ("backups", "blocks of disks", "memory of servers", "clients", "mounts"))
 
 
 def test_the_metrics_page_names_only_metrics_that_are_served(http: httpx2.Client) -> None:
