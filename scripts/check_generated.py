@@ -1,4 +1,4 @@
-"""Compare the generated pages with the code: `python -m scripts.check_generated` fails when one differs.
+"""Compare what is made from the code with the code: `python -m scripts.check_generated` fails when one differs.
 
 With `--write` it writes them instead.
 """
@@ -6,17 +6,19 @@ With `--write` it writes them instead.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from app.server.application import create_app
 from app.settings import Settings
-from scripts import api_table, man_page, settings_table
+from scripts import api_table, man_page, settings_table, sync_twins
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/api-coverage.md": lambda: api_table.render(create_app().openapi()),
     "docs/reference/settings.md": lambda: settings_table.render(Settings),
     "docs/man/memstore.1": man_page.render,
+    **{f"app/client/{module}": partial(sync_twins.render, module) for module in sync_twins.TWINS},
 }
 """Each generated page, by its path from the project's root, and what makes it."""
 

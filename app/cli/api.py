@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from app import __version__, regular_files
 from app.cli import names
 from app.cli.mount_settings import API_KEY, BASE_URL, TOKEN, variables
-from app.client.api import authorization
+from app.client.credentials import authorization
 from app.client.exchange import Connections
 from app.client.failures import ApiError, Away, Forbidden, Missing, Unauthorized, failure
 from app.contract.errors import InvalidRequest, NotFound

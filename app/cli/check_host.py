@@ -18,7 +18,7 @@ from app.cli import mount_settings
 from app.cli.check_storage import tell_skew
 from app.cli.findings import Findings
 from app.cli.kept import HINT, count_of, texts_in
-from app.client.api import authorization
+from app.client.credentials import authorization
 from app.mount.daemon import places
 from app.mount.sync.errors import MountError
 

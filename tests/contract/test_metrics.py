@@ -17,7 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import __version__
-from app.client.api import StoreApi
+from app.mount.door.api import StoreApi
 from app.server import metrics as http_metrics
 from app.storage import metrics as storage_metrics
 from tests.contract.conftest import SessionMaker

@@ -9,8 +9,8 @@ from typing import Any
 
 import anthropic
 
-from app.client.api import StoreApi
-from app.client.entries import Change, Entry
+from app.mount.door.api import StoreApi
+from app.mount.door.entries import Change, Entry
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import Policy, StoreEngine
 from tests.support.servers import Server

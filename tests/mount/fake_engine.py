@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.client.entries import Change, Entry
+from app.mount.door.entries import Change, Entry
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import Refused
 from app.mount.sync.kept import KeptTexts

@@ -9,9 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from app.client.api import StoreApi
 from app.mount.daemon.account import Account, Credentials
 from app.mount.daemon.heap import give_back_what_is_freed
+from app.mount.door.api import StoreApi
 from app.mount.fuse.filesystem.filesystem import FileSystem
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine

@@ -4,7 +4,7 @@ import signal
 import sys
 from pathlib import Path
 
-from app.client.api import StoreApi
+from app.mount.door.api import StoreApi
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.client.entries import Change, Entry
+from app.mount.door.entries import Change, Entry
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.sync.errors import Offline, Refused
 from tests.support.waiting import until

@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from app.client.api import StoreApi
+from app.mount.door.api import StoreApi
 from app.mount.fuse.filesystem.filesystem import FileSystem
 from app.mount.fuse.kernel.device import Session
 from app.mount.fuse.kernel.negotiation import Negotiated

@@ -7,7 +7,7 @@ import anthropic
 import httpx2
 import pytest
 
-from app.client.api import StoreApi, authorization
+from app.client.credentials import authorization
 from app.client.failures import Away
 from app.mount.daemon.account import (
     Account,
@@ -18,6 +18,7 @@ from app.mount.daemon.account import (
     SessionToken,
     distinct,
 )
+from app.mount.door.api import StoreApi
 from app.mount.sync.errors import MountError
 from tests.mount.hosts import Sessions, wait_for
 from tests.support.backends import SQLITE_DISK, Backend, Services

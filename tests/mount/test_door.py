@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from urllib3.connection import HTTPConnection
 
-from app.client import exchange, wire
-from app.client.api import StoreApi
-from app.client.failures import ApiError, Away, PathTaken, failure
+from app.client import http1, showing
+from app.client.failures import ApiError, Away, PathTaken
 from app.contract import paths
 from app.contract.limits import CONTENT_MAX_BYTES
 from app.contract.showing import escaped
 from app.mount.daemon.account import Account, Credentials
+from app.mount.door import wire
+from app.mount.door.api import StoreApi, refusal
 from app.mount.mirror import tree as trees
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.mirror.tree import Tree
@@ -121,11 +122,16 @@ def test_pages_heads_and_sessions_are_ones_of_the_contract_or_none(page: Any, he
 )
 def test_a_refusal_is_a_sentence_that_a_terminal_can_show(status: int, error: Any, retry_after: str | None) -> None:
     headers = {} if retry_after is None else {"retry-after": retry_after}
-    found = failure(status, headers, json.dumps({"error": error}).encode())
+    found = refusal(status, headers, json.dumps({"error": error}).encode())
     assert isinstance(found, ApiError)
     assert found.message.isprintable()
     if isinstance(found, PathTaken):
         paths.check(found.conflicting_path)
+
+
+@given(st.text(), st.integers(0, 30))
+def test_the_client_shows_a_foreign_text_as_the_contract_does(text: str, most: int) -> None:
+    assert showing.escaped(text, most) == escaped(text, most)
 
 
 class Wire:
@@ -164,10 +170,10 @@ def test_no_bytes_on_a_connection_take_more_memory_than_an_answer_may(
 ) -> None:
     connection = HTTPConnection("localhost")
     connection.sock = Wire(head + field + b"".join(body), piece)
-    reader = exchange._Reader(connection, 300, 10.0)
-    if (found := attempt(lambda: exchange._read_head(reader))) is not None:
+    reader = http1.Reader(connection.sock.recv, 300, 10.0)
+    if (found := attempt(lambda: http1.read_head(reader))) is not None:
         read: list[int] = []
-        attempt(lambda: read.extend(map(len, exchange._pieces(reader, found[0], found[1]))))
+        attempt(lambda: read.extend(map(len, http1.pieces(reader, found[0], found[1]))))
         assert sum(read) <= 300
     assert len(reader._rest) <= 2 * 65_536
 
@@ -184,19 +190,19 @@ def test_an_answer_that_comes_drop_by_drop_is_given_up(body: str, monkeypatch: p
     connection = HTTPConnection("localhost")
     connection.sock = Wire(b"HTTP/1.1 200 OK\r\n" + BODIES[body], 100)
     seconds = itertools.count()
-    monkeypatch.setattr("app.client.exchange.time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
-    reader = exchange._Reader(connection, 100_000, 100.0)
+    monkeypatch.setattr("app.client.http1.time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    reader = http1.Reader(connection.sock.recv, 100_000, 100.0)
     with pytest.raises(TimeoutError, match="too long"):
-        exchange._whole(exchange._pieces(reader, *exchange._read_head(reader)[:2]))
+        http1.whole(http1.pieces(reader, *http1.read_head(reader)[:2]))
 
 
 def test_small_pieces_take_no_more_memory_than_large_ones() -> None:
     connection = HTTPConnection("localhost")
     connection.sock = Wire(b"HTTP/1.1 200 OK\r\n" + BODIES["in chunks"], 65_536)
-    reader = exchange._Reader(connection, 100_000, 100.0)
+    reader = http1.Reader(connection.sock.recv, 100_000, 100.0)
     tracemalloc.start()
     try:
-        data = exchange._whole(exchange._pieces(reader, *exchange._read_head(reader)[:2]))
+        data = http1.whole(http1.pieces(reader, *http1.read_head(reader)[:2]))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -13,8 +13,8 @@ from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.client.entries import Entry
 from app.contract import paths
+from app.mount.door.entries import Entry
 from app.mount.sync.conflicts import conflict_path
 from app.mount.sync.delivery import Delivery
 from app.mount.sync.engine import Policy

@@ -290,7 +290,7 @@ def test_a_token_that_expired_holds_writes_until_there_is_another(proxy: Proxy, 
 WRITER = """
 import sys
 from pathlib import Path
-from app.client.api import StoreApi
+from app.mount.door.api import StoreApi
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
 url, token, store_id, directory = sys.argv[1:]

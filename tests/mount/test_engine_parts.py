@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.client.api import StoreApi
-from app.client.entries import Entry
 from app.client.exchange import Connections
 from app.client.failures import ApiError, Away, TimedOut
-from app.client.wire import Event, Heartbeat, Message, Page
 from app.contract import paths as contract_paths
+from app.mount.door.api import StoreApi
+from app.mount.door.entries import Entry
+from app.mount.door.wire import Event, Heartbeat, Message, Page
 from app.mount.sync import feed
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.heads import Heads

@@ -10,7 +10,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.client.entries import Change
+from app.mount.door.entries import Change
 from app.mount.sync.errors import Offline, Refused
 from tests.faults.proxy import Proxy
 from tests.mount.engines import Mounted, Remote, mounted

@@ -11,10 +11,10 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.client.api import StoreApi
-from app.client.entries import Change, Entry
-from app.client.stream import Watch
-from app.client.wire import Heartbeat, Message, Truncated
+from app.mount.door.api import StoreApi
+from app.mount.door.entries import Change, Entry
+from app.mount.door.stream import Watch
+from app.mount.door.wire import Heartbeat, Message, Truncated
 from app.mount.sync.errors import MountError, Refused
 from tests.mount.engines import Mounted, Remote, mounted
 from tests.support.servers import Server

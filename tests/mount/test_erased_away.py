@@ -10,7 +10,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.client.api import StoreApi
+from app.mount.door.api import StoreApi
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine

@@ -11,7 +11,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.client.api import StoreApi
+from app.mount.door.api import StoreApi
 from app.mount.fuse.filesystem.recent_refusals import FRESH_SECONDS, KnownRefusals
 from app.mount.fuse.filesystem.texts import SCRATCH_MAX_BYTES
 from app.mount.sync.content_cache import ContentCache

@@ -12,7 +12,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.fuse.filesystem.coherence import Coherence, Housekeeper
 from app.mount.fuse.filesystem.handles import Handles
 from app.mount.fuse.filesystem.nodes import File, Place, Tree

@@ -11,7 +11,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.fuse.kernel import mounting
 from app.mount.fuse.kernel.mounting import Options
 from app.mount.sync.errors import Refused

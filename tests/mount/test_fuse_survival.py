@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.fuse.filesystem import survival
 from app.mount.fuse.filesystem.coherence import Coherence, Housekeeper
 from app.mount.fuse.filesystem.handles import Handle, Handles

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.mirror.agreements import Agreed, Agreements, Displaced
 from app.mount.mirror.deletions import QUIET_SECONDS, Deletions, Verdict
 from app.mount.mirror.frontend import MirrorFrontEnd

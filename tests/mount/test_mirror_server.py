@@ -16,7 +16,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.client.api import StoreApi
+from app.mount.door.api import StoreApi
 from app.mount.mirror.applier import Applier
 from app.mount.mirror.frontend import MirrorFrontEnd
 from app.mount.mirror.tree import Busy

@@ -17,7 +17,7 @@ import anthropic
 import pytest
 from anthropic.types.beta import BetaManagedAgentsMemoryStore as Store
 
-from app.client.api import StoreApi
+from app.mount.door.api import StoreApi
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
 from tests.mount.mounted import Mounted, mounted, needs_fuse

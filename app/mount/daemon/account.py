@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 import urllib3
 
-from app.client import wire
-from app.client.api import authorization
+from app.client.credentials import authorization
 from app.client.failures import Away, failure
 from app.contract.actors import READ_ONLY
 from app.contract.showing import escaped
 from app.contract.slugs import is_slug, slug
+from app.mount.door import wire
 from app.mount.sync.errors import MountError
 
 _TIMEOUT = urllib3.Timeout(connect=5, read=30)

@@ -16,11 +16,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from app.client.api import StoreApi
 from app.mount.daemon.account import Account, Attachment, NoAccess, ServerAway, SessionToken, distinct
 from app.mount.daemon.frontends import FrontEnd
 from app.mount.daemon.orders import Order
 from app.mount.daemon.places import Places, make_private, private
+from app.mount.door.api import StoreApi
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import MountError

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.mirror.tree import Root, Stat
 
 _SCHEMA = """

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.mirror import syscalls
 from app.mount.mirror.agreements import Agreements, Displaced
 from app.mount.mirror.tree import OPEN_DIRECTORY, Busy, Stat, Tree, lease, open_beneath, read_all

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.sync.engine import StoreEngine
 from app.mount.sync.errors import Offline, Refused
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.client.entries import Change
+from app.mount.door.entries import Change
 from app.mount.mirror import binding
 from app.mount.mirror.agreements import Agreements
 from app.mount.mirror.applier import Applier

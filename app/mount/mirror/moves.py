@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import replace
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.mirror.agreements import Agreed, Agreements
 from app.mount.mirror.applier import Applier, InTheWay
 from app.mount.mirror.deletions import Deletions

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.mirror.agreements import Agreed, Agreements
 from app.mount.mirror.applier import Applier, Edited, InTheWay
 from app.mount.mirror.contents import Contents

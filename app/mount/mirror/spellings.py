@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.mirror.agreements import Agreements
 from app.mount.mirror.applier import Applier, InTheWay
 from app.mount.mirror.tree import Content, Tree

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from app.client.entries import Change, Entry
+from app.mount.door.entries import Change, Entry
 from app.mount.mirror.agreements import Agreed, Agreements, Displaced
 from app.mount.mirror.applier import Applier, Edited
 from app.mount.mirror.reconciler import Reconciler

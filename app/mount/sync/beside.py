@@ -5,10 +5,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from app.client.api import StoreApi
-from app.client.entries import Entry
 from app.client.failures import PathTaken
 from app.contract import clock
+from app.mount.door.api import StoreApi
+from app.mount.door.entries import Entry
 from app.mount.sync.conflicts import conflict_path
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.intents import Intent

@@ -7,10 +7,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from app.client.api import StoreApi
-from app.client.entries import Entry
 from app.client.failures import ApiError, Away, Forbidden, Missing, Unauthorized
-from app.client.wire import Memory
+from app.mount.door.api import StoreApi
+from app.mount.door.entries import Entry
+from app.mount.door.wire import Memory
 from app.mount.sync.content_cache import ContentCache
 from app.mount.sync.errors import Offline, Refused
 

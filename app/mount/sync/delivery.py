@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable
 from enum import Enum
 
-from app.client.api import StoreApi
-from app.client.entries import Entry
 from app.client.failures import ApiError, Away, Changed, Missing, PathTaken, Rejected, Unauthorized
 from app.contract.limits import CONTENT_MAX_BYTES
+from app.mount.door.api import StoreApi
+from app.mount.door.entries import Entry
 from app.mount.sync import merge, rules
 from app.mount.sync.beside import Beside
 from app.mount.sync.content_cache import ContentCache

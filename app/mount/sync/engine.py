@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.client.api import StoreApi
-from app.client.entries import Change, Entry
 from app.client.failures import ApiError, Away, Forbidden, Missing, Unauthorized
+from app.mount.door.api import StoreApi
+from app.mount.door.entries import Change, Entry
 from app.mount.sync import rules
 from app.mount.sync.conflicts import SEGMENT_MAX_BYTES
 from app.mount.sync.content_cache import ContentCache

@@ -7,11 +7,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from app.client.api import StoreApi
-from app.client.entries import Entry
 from app.client.failures import ApiError, Away, Forbidden, Missing, Rejected, TimedOut, Unauthorized
-from app.client.stream import Watch
-from app.client.wire import Event, Gone, Odd, Truncated
+from app.mount.door.api import StoreApi
+from app.mount.door.entries import Entry
+from app.mount.door.stream import Watch
+from app.mount.door.wire import Event, Gone, Odd, Truncated
 from app.mount.sync.state import StoreState
 
 LIVE, POLLING, LOST = "live", "polling", "lost"

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 
 
 class Heads:

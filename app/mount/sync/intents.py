@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.sync.errors import Refused
 
 

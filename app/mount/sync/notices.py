@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from app.client.entries import Change
+from app.mount.door.entries import Change
 from app.mount.sync.state import StoreState
 
 _log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
 
-from app.client import wire
-from app.client.entries import Entry
+from app.mount.door import wire
+from app.mount.door.entries import Entry
 
 _NAME = "memories"
 _BLANK_MAX_BYTES = 1 << 20

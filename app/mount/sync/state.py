@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 
-from app.client.entries import Change, Entry
-from app.client.wire import MEMORIES_MAX, Event
+from app.mount.door.entries import Change, Entry
+from app.mount.door.wire import MEMORIES_MAX, Event
 from app.mount.sync.heads import Heads
 from app.mount.sync.intents import Intent
 

@@ -8,9 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from app.client.entries import Entry
 from app.client.failures import Away
 from app.contract import clock
+from app.mount.door.entries import Entry
 from app.mount.sync.delivery import Delivery, KeptBeside
 from app.mount.sync.errors import Offline, Refused
 from app.mount.sync.intents import Intent, Kind

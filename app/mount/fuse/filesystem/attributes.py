@@ -5,7 +5,7 @@ import stat
 import threading
 import time
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.fuse.filesystem.answering import find_node, later
 from app.mount.fuse.filesystem.characters import fits
 from app.mount.fuse.filesystem.handles import Handles

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from app.client.entries import Change, Entry
+from app.mount.door.entries import Change, Entry
 from app.mount.fuse.filesystem.answering import failure
 from app.mount.fuse.filesystem.naming import is_showable
 from app.mount.fuse.filesystem.nodes import Directory, File, Place, Tree

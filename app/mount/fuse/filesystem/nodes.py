@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import TypeAlias, cast
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.fuse.kernel import protocol
 
 FILE_MODE = 0o644

@@ -10,7 +10,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.fuse.filesystem.answering import failure
 from app.mount.fuse.filesystem.coherence import Coherence
 from app.mount.fuse.filesystem.naming import check_name

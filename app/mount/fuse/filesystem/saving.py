@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.fuse.filesystem.aside import Aside
 from app.mount.fuse.filesystem.characters import fault_of, without_what_is_no_text
 from app.mount.fuse.filesystem.coherence import Coherence

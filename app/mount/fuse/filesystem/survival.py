@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from app.client.entries import Entry
+from app.mount.door.entries import Entry
 from app.mount.fuse.filesystem.coherence import Coherence
 from app.mount.fuse.filesystem.handles import Handle, Handles
 from app.mount.fuse.filesystem.nodes import AnyNode, Directory, File, Place, Tree

@@ -2,17 +2,18 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from app import __version__
-from app.client import wire
+from app.client.credentials import authorization
 from app.client.exchange import Connections, Stream
-from app.client.failures import Away, Missing, TimedOut, failure
-from app.client.stream import Watch, lines
-from app.client.wire import MEMORIES_MAX, Memory, Odd, Page, Snapshot
+from app.client.failures import ApiError, Away, Missing, PathTaken, Rejected, TimedOut, failure
 from app.contract.limits import CHANGES_LIMIT_MAX, MOVE_MAX_MEMORIES
+from app.mount.door import wire
+from app.mount.door.stream import Watch, lines
+from app.mount.door.wire import MEMORIES_MAX, Memory, Odd, Page, Snapshot
 
 CONNECTIONS = 8
 """Kept alive for each store; more calls at once wait for one of them."""
@@ -190,7 +191,7 @@ class StoreApi:
         else:
             status, headers, answer = self._connections.call(method, url, sent, data, most=most)
         if not 200 <= status < 300:
-            raise failure(status, headers, answer)
+            raise refusal(status, headers, answer)
         return wire.document(answer)
 
     def _read(self, url: str, headers: dict[str, str], most: int) -> tuple[int, dict[str, str], bytes]:
@@ -208,15 +209,16 @@ class StoreApi:
         """An answer whose body is still to be read. seconds: the longest pause in it."""
         answer = self._connections.open(url, {**self._headers(), **(more or {})}, seconds)
         if not 200 <= answer.status < 300:
-            raise failure(answer.status, answer.fields, answer.start(65_536))
+            raise refusal(answer.status, answer.fields, answer.start(65_536))
         return answer
 
 
-def authorization(secret: str) -> dict[str, str]:
-    """The header that carries a credential: the vendor takes its API keys in `x-api-key` alone."""
-    if secret.startswith("sk-ant-api"):
-        return {"x-api-key": secret}
-    return {"authorization": f"Bearer {secret}"}
+def refusal(status: int, headers: Mapping[str, str], answer: bytes) -> ApiError:
+    """The exception for an answer that is no success; it names no path that no memory can have."""
+    error = failure(status, headers, answer)
+    if isinstance(error, PathTaken) and not wire.is_path(error.conflicting_path):
+        return Rejected(status, error.message)
+    return error
 
 
 def _counted(texts: Iterator[bytes], count: int, odd: list[Odd]) -> Iterator[Memory]:

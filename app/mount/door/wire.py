@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.client.entries import Entry
 from app.client.failures import ID, Away
 from app.contract import clock, paths
 from app.contract.actors import ID_FIELDS
@@ -22,6 +21,7 @@ from app.contract.limits import CONTENT_MAX_BYTES, SESSION_MAX_STORES
 from app.contract.showing import escaped
 from app.contract.slugs import is_slug
 from app.contract.text import check_name
+from app.mount.door.entries import Entry
 
 MEMORIES_MAX = 200_000
 """Memories of one store that a mount holds; a store with more is not mounted."""
@@ -295,6 +295,14 @@ def nanoseconds(found: Any) -> int:
         return min(max(0, clock.microseconds(datetime.fromisoformat(found)) * 1_000), _LATEST_NS)
     except (TypeError, ValueError, OverflowError) as error:
         raise _malformed("no time") from error
+
+
+def is_path(found: str) -> bool:
+    """Whether it is the path of a memory that can be."""
+    try:
+        return paths.check(found) == found
+    except InvalidRequest:
+        return False
 
 
 def problem(entry: Entry) -> str | None:
