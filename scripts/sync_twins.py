@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 CLIENT: Final = Path(__file__).parents[1] / "app" / "client"
-TWINS: Final = {"http1.py": "async_http1.py"}
+TWINS: Final = {"http1.py": "async_http1.py", "client.py": "async_client.py"}
 """Each module that is made, and what it is made from."""
 
 _MADE = '"""{}\n\nMade by `scripts/sync_twins.py` from `{}`: change that one.\n"""'

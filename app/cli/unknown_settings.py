@@ -4,10 +4,11 @@ import difflib
 import os
 
 from app.cli import mount_settings, terminal
+from app.client.credentials import WORKSPACE
 from app.settings import PREFIX, Settings
 
-_ELSEWHERE = (*mount_settings.VARIABLES, "MEMSTORE_CUSTODY")
-"""Read by the mount and its daemon."""
+_ELSEWHERE = (*mount_settings.VARIABLES, "MEMSTORE_CUSTODY", WORKSPACE)
+"""Read by the mount, its daemon, and the client of programs."""
 _TESTS = f"{PREFIX}TEST_"
 
 

@@ -70,7 +70,7 @@ class AsyncConnections:
         self._closings += 1
         for connection in idle:
             connection.close()
-        await asyncio.sleep(0)  # in which the loop lets go of them
+        await asyncio.sleep(0)  # in which the loop closes them
 
     async def call(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, *, most: int = 1 << 20

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml  # type: ignore[import-untyped]
 
 from app.settings import BadSettings, Settings, load
 from scripts.settings_table import environment_names
-from tests.docs.blocks import PROJECT, SHELL, blocks, reader_environment, run_as_reader
+from tests.docs.blocks import PROJECT, PYTHON, SHELL, blocks, reader_environment, run_as_reader
 from tests.support.backends import Backend, Services
 from tests.support.processes import Daemon, answers, free_port
 from tests.support.servers import STOPPED, Server
@@ -30,8 +31,21 @@ OURS = f"echo '{sysconfig.get_path('purelib')}' > \"$(echo memstore/lib/python*/
 """Instead, what the tests run with: the lock is installed in the image's test."""
 
 
-def test_the_page_makes_a_wheel_that_serves_without_the_checkout(tmp_path: Path) -> None:
+PROGRAMS = "docs/how-to/programs.md"
+PRINTED = """milk
+
+/shopping/list.md 5
+there is /shopping/list.md
+4 deleted /shopping/list.md
+seen up to 4 and left with 0
+100
+"""
+"""By the programs of that page."""
+
+
+def test_the_pages_make_wheels_that_serve_and_ask_without_the_checkout(tmp_path: Path) -> None:
     (install,) = [block for block in blocks(DEPLOY) if block.language == SHELL]
+    install_client, _ = [block for block in blocks(PROGRAMS) if block.language == SHELL]
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for name in NEEDED:
@@ -40,6 +54,8 @@ def test_the_page_makes_a_wheel_that_serves_without_the_checkout(tmp_path: Path)
         copy(PROJECT / name, checkout / name)
     replace = {LOCKED: OURS, "python3 -m venv": f"{sys.executable} -m venv"}
     assert "memstore 0." in run_as_reader([install], SHELL, checkout, {}, replace)
+    alone = {"pip install --quiet": "pip install --quiet --no-deps", "python3 -m venv": f"{sys.executable} -m venv"}
+    run_as_reader([install_client], SHELL, checkout, {}, alone)
     for name in ("app", "alembic"):
         shutil.rmtree(checkout / name)
     port = free_port()
@@ -52,8 +68,39 @@ def test_the_page_makes_a_wheel_that_serves_without_the_checkout(tmp_path: Path)
         directory=tmp_path,
     )
     daemon.start()
-    assert daemon.stop() in STOPPED
+    try:
+        key = (tmp_path / "data" / "api_key").read_text().strip()
+        check_a_program(
+            checkout / "program", {"MEMSTORE_BASE_URL": f"http://127.0.0.1:{port}", "MEMSTORE_API_KEY": key}
+        )
+    finally:
+        assert daemon.stop() in STOPPED
     assert {"memstore.db", "api_key", "blobs"} <= {path.name for path in (tmp_path / "data").iterdir()}
+
+
+def check_a_program(environment: Path, settings: dict[str, str]) -> None:
+    """What the page's program prints in an environment that has the client, what it depends on, and nothing of ours."""
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for needed in Path(sysconfig.get_path("purelib")).glob("urllib3*"):
+        shutil.copytree(needed, packages / needed.name)
+    requirements = metadata.requires("memstore-server") or []
+    (needs,) = (packages / "memstore_client-0.1.0.dist-info" / "METADATA").parent.glob("METADATA")
+    asked = re.findall(r"^Requires-Dist: (.*)$", needs.read_text(), re.MULTILINE)
+    assert [each for each in requirements if each.startswith("urllib3")] == asked
+    assert not (packages / "app").exists()
+    program = environment / "program.py"
+    program.write_text("\n\n".join(block.text for block in blocks(PROGRAMS) if block.language == PYTHON))
+    python = environment / "bin" / "python"
+    done = subprocess.run(
+        [python, "-X", "dev", "-W", "error", program], env=reader_environment(settings), cwd=environment,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (PRINTED, "")
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-executable", python, program],
+        cwd=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

@@ -7,7 +7,7 @@ from pathlib import Path
 import anthropic
 import pytest
 
-from tests.docs.blocks import PROJECT, SHELL, SHOWN_ONLY, Block, blocks, make_readers_directory, run_as_reader
+from tests.docs.blocks import PROJECT, PYTHON, SHELL, SHOWN_ONLY, Block, blocks, make_readers_directory, run_as_reader
 from tests.support.backends import POSTGRES_S3, Backend, Services
 from tests.support.servers import Server, run_cli, serve
 
@@ -23,13 +23,14 @@ FORGET = "docs/how-to/forget-a-person.md"
 UNDO = "docs/how-to/see-and-undo.md"  # run by tests/contract/test_history_docs.py
 PROXIES = "docs/how-to/proxies.md"  # run by tests/contract/test_behind_proxies.py
 DEPLOY, SANDBOXES = "docs/how-to/deploy.md", "docs/how-to/sandboxes.md"  # run by tests/docs/test_deploy.py
+PROGRAMS = "docs/how-to/programs.md"  # also
 BACKUP, SCALE = "docs/how-to/backup-and-fsck.md", "docs/how-to/postgres-and-s3.md"
 SQL = "sql"  # run by tests/storage/test_postgres_as_found.py
 
 
 def test_every_page_with_commands_is_run_here() -> None:
     languages = {block.language for page in PAGES for block in blocks(page)}
-    assert languages <= {SHELL, NGINX, SQL, *SHOWN_ONLY}
+    assert languages <= {SHELL, PYTHON, NGINX, SQL, *SHOWN_ONLY}
     typed = {
         KEYS,
         OPERATE,
@@ -44,6 +45,7 @@ def test_every_page_with_commands_is_run_here() -> None:
         PROXIES,
         DEPLOY,
         SANDBOXES,
+        PROGRAMS,
     }
     assert {page for page in PAGES if blocks(page)} == typed
 

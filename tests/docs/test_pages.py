@@ -10,9 +10,12 @@ import pytest
 import typer
 
 import app
+from app import client
 from app.cli import mount_settings
 from app.cli.main import app as program
 from app.cli.main import load
+from app.client import client as client_module
+from app.client import credentials
 from app.contract import errors, limits
 from app.erasure.places import OUT_OF_REACH
 from app.http.documents import ErrorCause
@@ -57,7 +60,7 @@ def test_every_setting_a_page_names_exists(page: str) -> None:
         for name in re.findall(r"MEMSTORE_[A-Z0-9_]*[A-Z0-9]", text_of(page))
         if not name.startswith(FOR_TESTS_ONLY)
     }
-    assert named <= known | set(mount_settings.VARIABLES)
+    assert named <= known | {*mount_settings.VARIABLES, credentials.WORKSPACE}
 
 
 def error_types() -> set[tuple[int, str]]:
@@ -138,3 +141,13 @@ def test_the_index_leads_to_every_page() -> None:
     linked = {found["target"].partition("#")[0] for found in LINK.finditer(text_of("docs/README.md"))}
     pages = {str(page.relative_to(PROJECT / "docs")) for page in (PROJECT / "docs").rglob("*.md")}
     assert pages - linked == {"README.md"}
+
+
+def test_the_clients_page_has_every_name_that_it_exports() -> None:
+    named = set(re.findall(r"`(\w+)`", text_of("docs/reference/client.md")))
+    assert {name for name in client.__all__ if not name.startswith("__")} <= named
+    for part in ("stores", "memories", "versions"):
+        kind = getattr(client_module, part.capitalize())
+        assert {name for name in vars(kind) if not name.startswith("_")} <= named
+    mine = {name for name in vars(client.Memstore) if not name.startswith("_")}
+    assert mine <= named
