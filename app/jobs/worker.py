@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
 _CONTENDED_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 10.0
 _CLEAN_SECONDS = 600.0
 _REASON_CHARACTERS = 500
 
@@ -63,8 +62,8 @@ class Worker:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._claims: dict[str, asyncio.Timeout] = {}
         """Of what runs: each ends its job when this worker is no longer sure of it."""
-        self._woken = asyncio.Event()
-        self._loops = [Background("jobs", self._run), Background("job leases", self._keep_leases)]
+        self._claiming = Background("the search for jobs", self._look)
+        self._keeping = Background("the keeping of jobs", self._keep_leases, longest_pause_seconds=lease_seconds / 4)
         self._clean_at = 0.0
 
     def does(self, *kinds: Kind) -> None:
@@ -73,23 +72,23 @@ class Worker:
 
     def start(self) -> None:
         """Begin in the background."""
-        for loop in self._loops:
-            loop.start()
+        self._claiming.start()
+        self._keeping.start()
 
     def wake(self) -> None:
         """Look for work now."""
-        self._woken.set()
+        self._claiming.wake()
 
     async def stop(self) -> None:
         """Claim nothing more, let what runs come to its end for a while, put the rest back, and end."""
-        await self._loops[0].stop()
+        await self._claiming.stop()
         if self._running:
             await asyncio.wait(self._running.values(), timeout=self._drain)
         unfinished = [*self._running.values()]
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
-        await self._loops[1].stop()
+        await self._keeping.stop()
         with contextlib.suppress(Unavailable, Overloaded):  # Else their leases run out.
             # Also what was claimed in the moment of the end, and never begun.
             await self._write(queries.PUT_BACK, now=clock.now())
@@ -114,7 +113,7 @@ class Worker:
 
     def _ended(self, job_id: str) -> None:
         self._running.pop(job_id, None)
-        self._woken.set()
+        self._claiming.wake()
 
     async def _claim(self, limit: int) -> list[Row]:
         now = clock.now()
@@ -135,25 +134,16 @@ class Worker:
     def _lease_micros(self) -> int:
         return int(self._lease * clock.MICROSECONDS_PER_SECOND)
 
-    async def _run(self) -> None:
-        pause = _POLL_SECONDS
-        while True:
-            self._woken.clear()
-            try:
-                wait = await self._seconds_until_due()
-                if wait <= 0:
-                    # Nothing claimed means that another worker is claiming it just now.
-                    wait = 0.0 if await self.run_due() else _CONTENDED_SECONDS
-                if time.monotonic() >= self._clean_at:
-                    self._clean_at = time.monotonic() + _CLEAN_SECONDS
-                    await self._write(queries.REMOVE_ENDED, now=clock.now())
-                pause = min(wait, _POLL_SECONDS)
-            except (Unavailable, Overloaded) as error:
-                pause = min(max(pause, _POLL_SECONDS) * 2, _LONGEST_PAUSE_SECONDS)
-                _log.warning("jobs are put off: %s", for_log(error))
-            if pause > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), pause)
+    async def _look(self) -> float:
+        """Claim what is due; in how many seconds to look again."""
+        wait = await self._seconds_until_due()
+        if wait <= 0:
+            # Nothing claimed means that another worker is claiming it just now.
+            wait = 0.0 if await self.run_due() else _CONTENDED_SECONDS
+        if time.monotonic() >= self._clean_at:
+            self._clean_at = time.monotonic() + _CLEAN_SECONDS
+            await self._write(queries.REMOVE_ENDED, now=clock.now())
+        return min(wait, _POLL_SECONDS)
 
     async def _seconds_until_due(self) -> float:
         if not self._kinds or len(self._running) >= self._at_once:
@@ -228,21 +218,21 @@ class Worker:
 
         return await self._database.transact(work)
 
-    async def _keep_leases(self) -> None:
+    async def _keep_leases(self) -> float:
         """Extend the claims of what runs. One that can't be extended ends by itself, one that is lost at once."""
-        while True:
-            await asyncio.sleep(self._lease / 4)
-            if not (asked := [*self._claims]):
-                continue
-            asked_at = asyncio.get_running_loop().time()
-            try:
-                async with asyncio.timeout(self._lease / 4):
-                    kept = await self._extend(asked)
-            except (Unavailable, Overloaded, TimeoutError):
-                continue
-            for job_id in asked:
-                if (claim := self._claims.get(job_id)) is not None and not claim.expired():
-                    claim.reschedule(asked_at + self._lease if job_id in kept else asked_at)
+        pause = self._lease / 4
+        if not (asked := [*self._claims]):
+            return pause
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(pause):
+                kept = await self._extend(asked)
+        except (Unavailable, Overloaded, TimeoutError):
+            return pause
+        for job_id in asked:
+            if (claim := self._claims.get(job_id)) is not None and not claim.expired():
+                claim.reschedule(asked_at + self._lease if job_id in kept else asked_at)
+        return pause
 
     async def _extend(self, job_ids: list[str]) -> set[str]:
         parameters = {"job_ids": job_ids, "holder": self._holder, "until": clock.now() + self._lease_micros}

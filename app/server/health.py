@@ -76,7 +76,8 @@ class Condition:
 
 async def _state(check: Awaitable[None]) -> str:
     try:
-        await asyncio.wait_for(check, _SECONDS)
+        async with asyncio.timeout(_SECONDS):
+            await check
     except TimeoutError:
         return f"no answer within {_SECONDS:.0f} seconds"
     except SharedBlobStore:

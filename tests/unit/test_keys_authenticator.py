@@ -88,7 +88,8 @@ def test_strangers_take_few_look_ups_at_once_and_a_known_key_does_not_wait_behin
         strangers = [asyncio.create_task(refused(found, b"%d" % number)) for number in range(200)]
         await asyncio.sleep(0)
         for _ in range(3):
-            assert await asyncio.wait_for(found.authenticate(GOOD), 30) == caller
+            async with asyncio.timeout(30):
+                assert await found.authenticate(GOOD) == caller
         assert database.most_under_way == service._STRANGERS_AT_ONCE + 1
         database.open.set()
         await asyncio.gather(*strangers)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from app.contract import clock
 from app.contract.errors import for_log
+from app.storage.background import Background, happens
 from app.storage.contents.blobs import BlobStore
 from app.storage.contents.collector import LOCK_STORE, condemn_unless_referenced
 from app.storage.metrics import BLOBS_MOVED, MOVE_FAILURES
@@ -70,29 +71,24 @@ class Mover:
         self._blobs = blobs
         self._held: list[Staged] = []
         self._held_bytes = 0
-        self._arrived = asyncio.Event()
         self._moved = asyncio.Event()
         self._healthy = True
         self._moving: Counter[str] = Counter()
-        self._task: asyncio.Task[None] | None = None
+        self._loop = Background("moving to the blob store", self._step)
 
     def start(self) -> None:
         """Begin moving in the background."""
-        self._task = asyncio.create_task(self._run(), name="mover")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Move what is held, within a few seconds, and end."""
-        if self._task is None:
+        if not self._loop.is_running:
             return
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
         while (self._held or self._moving.total()) and self._healthy and time.monotonic() < deadline:
             self._moved.clear()
-            try:
-                await asyncio.wait_for(self._moved.wait(), deadline - time.monotonic())
-            except TimeoutError:
-                break
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+            await happens(self._moved, deadline - time.monotonic())
+        await self._loop.stop()
 
     def staged(self, item: Staged) -> None:
         """Tell of a content that a committed transaction staged."""
@@ -100,7 +96,7 @@ class Mover:
             return  # It stays in the stage, and is moved as left behind.
         self._held.append(item)
         self._held_bytes += len(item.content)
-        self._arrived.set()
+        self._loop.wake()
 
     def forget(self, store_ids: Collection[str]) -> None:
         """Drop what is held of these stores. Whatever a version still has is in the stage, and is moved later."""
@@ -122,30 +118,27 @@ class Mover:
         deadline = time.monotonic() + _CROWDED_WAIT_SECONDS
         while len(self._held) >= _CROWDED and self._healthy and time.monotonic() < deadline:
             self._moved.clear()
-            try:
-                await asyncio.wait_for(self._moved.wait(), deadline - time.monotonic())
-            except TimeoutError:
-                return
+            await happens(self._moved, deadline - time.monotonic())
 
-    async def _run(self) -> None:
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._held:
-                if len(self._held) < _BATCH:
-                    await asyncio.sleep(_GATHER_SECONDS)
-                batch = self._held[:_BATCH]
-                try:
-                    await self.move(batch)
-                    self._healthy = True
-                except Exception as error:
-                    # What is held also stays in the stage: drop it here, and leave it to `move_left_behind`.
-                    self._healthy = False
-                    MOVE_FAILURES.inc()
-                    _log.warning("could not move %d contents to the blob store: %s", len(self._held), for_log(error))
-                    batch = self._held
-                done = {id(item) for item in batch}
-                self._hold([item for item in self._held if id(item) not in done])
+    async def _step(self) -> float | None:
+        """Move one batch of what is held."""
+        if not self._held:
+            return None
+        if len(self._held) < _BATCH:
+            await asyncio.sleep(_GATHER_SECONDS)
+        batch = self._held[:_BATCH]
+        try:
+            await self.move(batch)
+            self._healthy = True
+        except Exception as error:
+            # What is held also stays in the stage: drop it here, and leave it to `move_left_behind`.
+            self._healthy = False
+            MOVE_FAILURES.inc()
+            _log.warning("could not move %d contents to the blob store: %s", len(self._held), for_log(error))
+            batch = self._held
+        done = {id(item) for item in batch}
+        self._hold([item for item in self._held if id(item) not in done])
+        return 0
 
     async def move_left_behind(self, *, all_ages: bool = False) -> int:
         """Move what stayed in the stage for some seconds: after a crash or an outage. How many it was.

@@ -14,13 +14,14 @@ seconds, so that each process, and each command of an administrator, has its tur
 """
 
 import asyncio
-import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+
+from app.storage.background import happens
 
 _BROKEN = (
     OSError,
@@ -141,8 +142,7 @@ class PostgresPool:
             except _BROKEN:
                 connection.terminate()
         if self._all:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), self._timeout)
+            await happens(self._idle, self._timeout)
 
     def _take(self) -> Any | None:
         """A free connection that the database has not closed meanwhile."""

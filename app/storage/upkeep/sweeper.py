@@ -4,14 +4,14 @@ Every replica runs a sweeper; a lease lets one at a time do the rounds. What thi
 is cleaned up at once, on `wake`, lease or not: each step can be done twice and by two.
 """
 
-import asyncio
 import contextlib
 import logging
 import time
 from dataclasses import asdict, dataclass
 
 from app.contract import clock
-from app.contract.errors import Unavailable
+from app.contract.errors import Overloaded, Unavailable
+from app.storage.background import Background
 from app.storage.contents.collector import Collector
 from app.storage.contents.mover import Mover
 from app.storage.metrics import STAGED, STAGED_AGE, SWEEP_SECONDS, SWEEPS, SWEPT_AT
@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 _TICK_SECONDS = 2.0
 """Between two looks for content that was left behind in the stage."""
 _LEASE_SECONDS = 30.0
-_LONGEST_PAUSE_SECONDS = 10.0
 
 _STAGE = Statement("SELECT count(*) AS number, min(staged_at) AS oldest FROM staged_contents")
 
@@ -76,27 +75,27 @@ class Sweeper:
         self._orphans = orphans
         self._interval = interval_seconds
         self._lease = Lease(database, "sweeper", _LEASE_SECONDS)
-        self._woken = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._is_wanted = False
+        """Something was deleted or erased here."""
+        self._next_sweep = 0.0
+        self._loop = Background("housekeeping", self._step, outages=(SharedBlobStore, LeaseLost))
 
     def start(self) -> None:
         """Begin in the background."""
-        self._task = asyncio.create_task(self._run(), name="sweeper")
+        self._next_sweep = time.monotonic() + min(self._interval, _TICK_SECONDS)
+        self._loop.start(after_seconds=_TICK_SECONDS)
 
     async def stop(self) -> None:
         """End, between two steps or in the middle of one: every step can be done again."""
-        if self._task is None:
-            return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        try:
-            await self._lease.release()
-        except Unavailable:
-            return  # It runs out by itself.
+        if self._loop.is_running:
+            await self._loop.stop()
+            with contextlib.suppress(Unavailable, Overloaded):  # Else it runs out by itself.
+                await self._lease.release()
 
     def wake(self) -> None:
         """Clean up soon: something was deleted or erased."""
-        self._woken.set()
+        self._is_wanted = True
+        self._loop.wake()
 
     async def sweep(self, *, all_ages: bool = False) -> Swept:
         """One whole pass. `all_ages` also moves content that was staged only just now.
@@ -123,31 +122,19 @@ class Sweeper:
         SWEPT_AT.set_to_current_time()
         return swept
 
-    async def _run(self) -> None:
-        next_sweep = time.monotonic() + min(self._interval, _TICK_SECONDS)
-        pause = _TICK_SECONDS
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause)
-            try:
-                if self._woken.is_set():
-                    self._woken.clear()
-                    await self._clean_up()
-                if await self._lease.take():
-                    await self._mover.move_left_behind()
-                    await self._clean_up()
-                    if time.monotonic() >= next_sweep:
-                        next_sweep = time.monotonic() + self._interval
-                        async with self._lease.kept():
-                            swept = await self.sweep()
-                        _log.info("swept: %s", asdict(swept))
-                pause = _TICK_SECONDS
-            except (Unavailable, SharedBlobStore, LeaseLost) as error:
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-                _log.warning("housekeeping is put off: %s", error)
-            except Exception:
-                pause = _LONGEST_PAUSE_SECONDS
-                _log.exception("housekeeping failed")
+    async def _step(self) -> float:
+        if self._is_wanted:
+            self._is_wanted = False
+            await self._clean_up()
+        if await self._lease.take():
+            await self._mover.move_left_behind()
+            await self._clean_up()
+            if time.monotonic() >= self._next_sweep:
+                self._next_sweep = time.monotonic() + self._interval
+                async with self._lease.kept():
+                    swept = await self.sweep()
+                _log.info("swept: %s", asdict(swept))
+        return _TICK_SECONDS
 
     async def _clean_up(self) -> None:
         await self._purger.purge()
