@@ -37,11 +37,12 @@ def _column_types() -> dict[str, TypeEngine[Any]]:
 
 
 _NOT_COLUMNS: dict[str, TypeEngine[Any]] = {
-    "after before_id below below_end composed decomposed end job_id key_id last_id": String(),
+    "after before_id below below_end composed dead_holder decomposed end job_id key_id last_id": String(),
     "reason start to_end to_start token_id": String(),
     "digests job_ids key_ids kinds memory_ids paths session_ids source_ids store_ids version_ids": ARRAY(String()),
     "count count_change keep limit prefix_length size": Integer(),
-    "before bytes bytes_change created_after created_before created_from created_to maximum now until": BigInteger(),
+    "before bytes bytes_change created_after created_before created_from created_to": BigInteger(),
+    "dead_until maximum now until": BigInteger(),
     "expected_sha256": LargeBinary(),
 }
 _TYPES = _column_types() | {name: kind for names, kind in _NOT_COLUMNS.items() for name in names.split()}
