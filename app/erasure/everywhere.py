@@ -11,8 +11,8 @@ from sqlalchemy import Column, Integer, LargeBinary, String, Table
 from sqlalchemy.types import TypeEngine
 
 from app.erasure.columns import NO_TEXT, is_in_column
+from app.erasure.erasing import Finding
 from app.erasure.folding import Folded
-from app.erasure.job import Finding
 from app.storage.contents.blobs import iterate
 from app.storage.rows.statements import Statement
 from app.storage.rows.tables import metadata

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from app.erasure import queries
-from app.erasure.job import Finding, Job, Search
+from app.erasure.erasing import Erasing, Finding, Search
 from app.storage.contents.blobs import BlobStore
 from app.storage.contents.collector import Collector
 from app.storage.contents.object_versions import ObjectVersion, VersionsOutOfReach
@@ -19,35 +19,35 @@ _CLAIM_SECONDS = 150.0
 _LOOK_SECONDS = 0.2
 
 
-async def erase_blobs(job: Job) -> list[str]:
+async def erase_blobs(erasing: Erasing) -> list[str]:
     """Remove every blob of the stores that go whole, and in the others every blob that no version has."""
-    storage = job.storage
-    for store_id in job.stores:
+    storage = erasing.storage
+    for store_id in erasing.stores:
         await storage.blobs.remove_store(store_id)
     orphans = Orphans(storage.database, storage.blobs, grace_seconds=0)
     unreached = []
     try:
-        for blob in await orphans.find(job.within):
+        for blob in await orphans.find(erasing.within):
             await orphans.condemn(blob)
     except SharedBlobStore as error:
         unreached.append(str(error))
     collector = Collector(storage.database, storage.blobs)
     deadline = time.monotonic() + _CLAIM_SECONDS
     await collector.collect()
-    while await _condemned(job):
+    while await _condemned(erasing):
         # Another process has said that it removes them. Only it may, until its claim runs out.
         if time.monotonic() > deadline:
             unreached.append("blobs that another process has claimed and not removed; a server's sweeper removes them")
             break
-        job.note("blobs: waiting for another process that is removing some")
+        erasing.note("blobs: waiting for another process that is removing some")
         await asyncio.sleep(_LOOK_SECONDS)
         await collector.collect()
     return unreached
 
 
-async def _condemned(job: Job) -> bool:
-    for store_id in itertools.chain(job.within, job.stores):
-        if await job.storage.database.fetch_one(queries.CONDEMNED, {"store_id": store_id}):
+async def _condemned(erasing: Erasing) -> bool:
+    for store_id in itertools.chain(erasing.within, erasing.stores):
+        if await erasing.storage.database.fetch_one(queries.CONDEMNED, {"store_id": store_id}):
             return True
     return False
 
@@ -66,20 +66,20 @@ async def find_blobs(search: Search) -> AsyncIterator[Finding]:
         yield Finding("blobs", f"{blob.store_id}/{blob.sha256.hex()}")
 
 
-async def erase_object_versions(job: Job) -> list[str]:
+async def erase_object_versions(erasing: Erasing) -> list[str]:
     """Remove old object versions and delete markers, on S3.
 
     In a store that lost memories only those of contents that no version has now: which ones were of the erased
     memories, nothing refers to. The others hold what a version has.
     """
-    versions = job.storage.blobs.object_versions
+    versions = erasing.storage.blobs.object_versions
     if versions is None:
         return []
     try:
-        for store_id in job.stores:
+        for store_id in erasing.stores:
             await versions.remove(await versions.of_store(store_id))
-        for store_id in job.within:
-            await versions.remove(await _unreferenced(job.storage.database, job.storage.blobs, store_id))
+        for store_id in erasing.within:
+            await versions.remove(await _unreferenced(erasing.storage.database, erasing.storage.blobs, store_id))
     except VersionsOutOfReach as error:
         return [f"object versions: {error}"]
     return []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from app.contract import clock
 from app.erasure import objects, queries, rows
-from app.erasure.job import Finding, Job, Search
+from app.erasure.erasing import Erasing, Finding, Search
 from app.erasure.watch import FORGOTTEN_SECONDS, Answer, wait_until_forgotten
 from app.storage.rows.database import Transaction
 
@@ -22,30 +22,30 @@ class Place:
     """One place. `erase` says what it could not reach; `find`, where there is something to look at, what is left."""
 
     name: str
-    erase: Callable[[Job], Awaitable[list[str]]]
+    erase: Callable[[Erasing], Awaitable[list[str]]]
     find: Callable[[Search], AsyncIterator[Finding]] | None
     columns: tuple[str, ...] = ()
     """The columns of the database that it is, as `table.column`."""
 
 
-async def _wait_for_caches(job: Job) -> list[str]:
+async def _wait_for_caches(erasing: Erasing) -> list[str]:
     """Wait until every server has dropped what it had in memory (`app.erasure.watch`), if one runs."""
-    database, mark = job.storage.database, clock.now()
-    job.progress["rows_gone"] = mark
-    progress = json.dumps(job.progress)
+    database, mark = erasing.storage.database, clock.now()
+    erasing.progress["rows_gone"] = mark
+    progress = json.dumps(erasing.progress)
 
     async def work(transaction: Transaction) -> None:
-        await transaction.execute(queries.SET_PROGRESS, {"erasure_id": job.id, "progress": progress})
+        await transaction.execute(queries.SET_PROGRESS, {"erasure_id": erasing.id, "progress": progress})
 
     await database.transact(work)
-    answer = await wait_until_forgotten(database, job.id, mark, job.rows_gone + FORGOTTEN_SECONDS)
+    answer = await wait_until_forgotten(database, erasing.id, mark, erasing.rows_gone + FORGOTTEN_SECONDS)
     if answer is Answer.MOVING:
         return [
             "a server is still putting contents into a slow blob store; it takes back what was erased, and "
             "'memstore forget verify' tells when it has"
         ]
     if answer is Answer.SILENT:
-        job.note("server caches: a server did not answer; by now it has dropped everything, or was killed")
+        erasing.note("server caches: a server did not answer; by now it has dropped everything, or was killed")
     return []
 
 
@@ -54,10 +54,10 @@ def _tables() -> list[str]:
     return sorted({column.partition(".")[0] for place in PLACES for column in place.columns} | {_DIGESTS_OF_CONTENTS})
 
 
-async def _scrub(job: Job) -> list[str]:
+async def _scrub(erasing: Erasing) -> list[str]:
     """Make the database remove the bytes of deleted rows."""
-    scrubbed, elsewhere = await job.storage.database.scrub(_tables())
-    job.kept_elsewhere += elsewhere
+    scrubbed, elsewhere = await erasing.storage.database.scrub(_tables())
+    erasing.kept_elsewhere += elsewhere
     return [f"{one.name}: {one.why_not}" for one in scrubbed if one.why_not is not None]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.contract import clock, ids
 from app.erasure import digests, queries
-from app.erasure.job import Finding, Job, Search
+from app.erasure.erasing import Erasing, Finding, Search
 from app.erasure.labels import neutral_mount_path
 from app.erasure.written import NEUTRAL_NAME
 from app.storage.contents.collector import condemn_unless_referenced
@@ -37,24 +37,24 @@ async def insert_digests(
 # Memories and their versions
 
 
-async def erase_rows(job: Job) -> list[str]:
+async def erase_rows(erasing: Erasing) -> list[str]:
     """Delete the live memories, redact every version, make the stores that go whole not exist for callers."""
-    total, done = len(job.open_stores) + sum(map(len, job.open_memories.values())), 0
-    for store_id in job.open_stores:
-        await _end_store(job, store_id)
+    total, done = len(erasing.open_stores) + sum(map(len, erasing.open_memories.values())), 0
+    for store_id in erasing.open_stores:
+        await _end_store(erasing, store_id)
         done += 1
-        job.note(f"rows: {done} of {total}")
-    for store_id, memory_ids in job.open_memories.items():
+        erasing.note(f"rows: {done} of {total}")
+    for store_id, memory_ids in erasing.open_memories.items():
         for start in range(0, len(memory_ids), _MEMORIES_AT_ONCE):
             part = memory_ids[start : start + _MEMORIES_AT_ONCE]
-            await _erase_memories(job, store_id, part)
+            await _erase_memories(erasing, store_id, part)
             done += len(part)
-            job.note(f"rows: {done} of {total}")
-    job.rows_gone = time.monotonic()
+            erasing.note(f"rows: {done} of {total}")
+    erasing.rows_gone = time.monotonic()
     return []
 
 
-async def _end_store(job: Job, store_id: str) -> None:
+async def _end_store(erasing: Erasing, store_id: str) -> None:
     """From here on the store does not exist for callers, and its row says nothing of what it was."""
 
     async def work(transaction: Transaction) -> None:
@@ -64,8 +64,8 @@ async def _end_store(job: Job, store_id: str) -> None:
             refuse_if_held(store)
             rows = await transaction.fetch_all(queries.VERSION_IDS, {"store_id": store_id})
             memory_ids, version_ids = {row["memory_id"] for row in rows}, [row["id"] for row in rows]
-            await insert_digests(transaction, job.id, job.salt, digests.MEMORY, memory_ids)
-            await insert_digests(transaction, job.id, job.salt, digests.VERSION, version_ids)
+            await insert_digests(transaction, erasing.id, erasing.salt, digests.MEMORY, memory_ids)
+            await insert_digests(transaction, erasing.id, erasing.salt, digests.VERSION, version_ids)
             await note_erased(transaction, store["workspace_id"], [(store_id, "")])
             await transaction.execute(queries.BLANK_STORE, {"store_id": store_id, "now": now})
             if store["deleted_at"] is None:
@@ -73,21 +73,21 @@ async def _end_store(job: Job, store_id: str) -> None:
         elif (owner := await transaction.fetch_one(queries.OWNER, {"store_id": store_id})) is not None:
             await note_erased(transaction, owner["workspace_id"], [(store_id, "")])
         await transaction.execute(
-            queries.DONE, {"erasure_id": job.id, "store_id": store_id, "memory_ids": [""], "now": now}
+            queries.DONE, {"erasure_id": erasing.id, "store_id": store_id, "memory_ids": [""], "now": now}
         )
 
-    await job.storage.database.transact(work, store_id=store_id)
+    await erasing.storage.database.transact(work, store_id=store_id)
 
 
-async def _erase_memories(job: Job, store_id: str, memory_ids: list[str]) -> None:
+async def _erase_memories(erasing: Erasing, store_id: str, memory_ids: list[str]) -> None:
     async def work(transaction: Transaction) -> None:
         asked: dict[str, Any] = {
-            "erasure_id": job.id,
+            "erasure_id": erasing.id,
             "store_id": store_id,
             "memory_ids": memory_ids,
             "now": clock.now(),
-            "actor_type": job.actor.type,
-            "actor_id": job.actor.id,
+            "actor_type": erasing.actor.type,
+            "actor_id": erasing.actor.id,
         }
         live = await transaction.fetch_all(queries.LOCK_MEMORIES, asked)
         store = await transaction.fetch_one(queries.LOCK_STORE, asked)
@@ -95,15 +95,17 @@ async def _erase_memories(job: Job, store_id: str, memory_ids: list[str]) -> Non
             refuse_if_held(store)
             await _delete_live(transaction, asked, store, live)
             versions = await transaction.fetch_all(queries.VERSIONS_OF, asked)
-            await insert_digests(transaction, job.id, job.salt, digests.MEMORY, memory_ids)
-            await insert_digests(transaction, job.id, job.salt, digests.VERSION, (row["id"] for row in versions))
+            await insert_digests(transaction, erasing.id, erasing.salt, digests.MEMORY, memory_ids)
+            await insert_digests(
+                transaction, erasing.id, erasing.salt, digests.VERSION, (row["id"] for row in versions)
+            )
             await note_erased(transaction, store["workspace_id"], [(store_id, one) for one in memory_ids])
             await transaction.execute(queries.REDACT, asked)
             for sha256 in sorted({bytes(row["content_sha256"]) for row in versions if row["content_sha256"]}):
                 await condemn_unless_referenced(transaction, store_id, sha256)
         await transaction.execute(queries.DONE, asked)
 
-    await job.storage.database.transact(work, store_id=store_id)
+    await erasing.storage.database.transact(work, store_id=store_id)
 
 
 async def _delete_live(transaction: Transaction, asked: dict[str, Any], store: Row, live: Sequence[Row]) -> None:
@@ -140,12 +142,12 @@ async def find_rows(search: Search) -> AsyncIterator[Finding]:
 # Stores
 
 
-async def erase_stores(job: Job) -> list[str]:
+async def erase_stores(erasing: Erasing) -> list[str]:
     """Remove the stores that go whole: stage, memories, versions, blobs, and at last the row."""
-    purger = Purger(job.storage.database, job.storage.blobs)
-    for number, store_id in enumerate(job.stores, start=1):
+    purger = Purger(erasing.storage.database, erasing.storage.blobs)
+    for number, store_id in enumerate(erasing.stores, start=1):
         await purger.purge_store(store_id)
-        job.note(f"stores: {number} of {len(job.stores)}")
+        erasing.note(f"stores: {number} of {len(erasing.stores)}")
     return []
 
 
@@ -159,13 +161,13 @@ async def find_stores(search: Search) -> AsyncIterator[Finding]:
 # Jobs
 
 
-async def erase_jobs(job: Job) -> list[str]:
+async def erase_jobs(erasing: Erasing) -> list[str]:
     """Remove what waits to be done, or is kept as done, about what is erased."""
 
     async def work(transaction: Transaction) -> None:
-        await transaction.execute(queries.DELETE_JOBS_ABOUT, {"erasure_id": job.id})
+        await transaction.execute(queries.DELETE_JOBS_ABOUT, {"erasure_id": erasing.id})
 
-    await job.storage.database.transact(work)
+    await erasing.storage.database.transact(work)
     return []
 
 
@@ -180,15 +182,15 @@ async def find_jobs(search: Search) -> AsyncIterator[Finding]:
 # Sessions
 
 
-async def erase_session_details(job: Job) -> list[str]:
+async def erase_session_details(erasing: Erasing) -> list[str]:
     """Replace what sessions remember of an erased store; that it was attached stays."""
-    for store_id in job.stores:
+    for store_id in erasing.stores:
 
         async def work(transaction: Transaction, store_id: str = store_id) -> None:
             neutral = {"store_id": store_id, "name": NEUTRAL_NAME, "mount_path": neutral_mount_path(store_id)}
             await transaction.execute(queries.BLANK_RESOURCES, neutral)
 
-        await job.storage.database.transact(work)
+        await erasing.storage.database.transact(work)
     return []
 
 
@@ -204,26 +206,26 @@ async def find_session_details(search: Search) -> AsyncIterator[Finding]:
 # What stands around the memories
 
 
-async def name_kept_texts(job: Job) -> list[str]:
+async def name_kept_texts(erasing: Erasing) -> list[str]:
     """Nothing is left to do: these texts went with the beginning. What holds the text and is in use is named."""
     return [
         f"{one['kind']} {one['id']} is in use and keeps the text: {', '.join(one['kept'])}; change it and erase again"
-        for one in job.progress.get(KEPT_TEXTS, ())
+        for one in erasing.progress.get(KEPT_TEXTS, ())
     ]
 
 
 # The stage
 
 
-async def erase_stage(job: Job) -> list[str]:
+async def erase_stage(erasing: Erasing) -> list[str]:
     """Remove staged contents that no version has. Those of erased versions went with the rows."""
-    for store_id in itertools.chain(job.within, job.stores):
+    for store_id in itertools.chain(erasing.within, erasing.stores):
 
         async def work(transaction: Transaction, store_id: str = store_id) -> None:
             await transaction.fetch_one(queries.LOCK_STORE, {"store_id": store_id})
             await transaction.execute(queries.UNSTAGE_UNREFERENCED, {"store_id": store_id})
 
-        await job.storage.database.transact(work)
+        await erasing.storage.database.transact(work)
     return []
 
 

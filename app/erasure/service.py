@@ -16,10 +16,10 @@ from typing import Any
 from app.audit import log as audit
 from app.contract import clock, ids
 from app.contract.actors import Actor, Caller
-from app.contract.errors import InvalidRequest, NotFound, Unavailable, UnderLegalHold
+from app.contract.errors import InvalidRequest, NotFound, Overloaded, Unavailable, UnderLegalHold
 from app.erasure import digests, queries, readers
+from app.erasure.erasing import Erasing
 from app.erasure.folding import Folded
-from app.erasure.job import Job
 from app.erasure.names import ERASE, VERIFY
 from app.erasure.places import OUT_OF_REACH, PLACES
 from app.erasure.plan import Plan
@@ -164,17 +164,17 @@ class Erasures:
             erasure = await self.find(erasure_id)
             if erasure["finished_at"] is not None:
                 return erasure
-            job = await self._job(erasure, note)
+            erasing = await self._erasing(erasure, note)
             results = []
             for place in PLACES:
                 note(f"{place.name} …")
                 try:
-                    unreached = await place.erase(job)
+                    unreached = await place.erase(erasing)
                 except UnderLegalHold:
                     await self._append(self._entry("erasure.refused", erasure, {"place": place.name}))
                     raise
                 results.append({"place": place.name, "complete": not unreached, "not_reached": unreached})
-            await self._finish(erasure, results, [*job.kept_elsewhere, *OUT_OF_REACH])
+            await self._finish(erasure, results, [*erasing.kept_elsewhere, *OUT_OF_REACH])
             return await self.find(erasure_id)
 
     async def find(self, erasure_id: str | None) -> Row:
@@ -192,14 +192,14 @@ class Erasures:
             raise NotFound(f"erasure {erasure_id!r} was not found" if erasure_id else "no erasure was ever finished")
         return row
 
-    async def _job(self, erasure: Row, note: Note) -> Job:
+    async def _erasing(self, erasure: Row, note: Note) -> Erasing:
         subjects = await self._database.fetch_all(queries.SUBJECTS, {"erasure_id": erasure["id"]})
         stores = sorted(row["store_id"] for row in subjects if not row["memory_id"])
         open_memories: dict[str, list[str]] = {}
         for row in subjects:
             if row["memory_id"] and row["done_at"] is None:
                 open_memories.setdefault(row["store_id"], []).append(row["memory_id"])
-        return Job(
+        return Erasing(
             storage=self._storage,
             id=erasure["id"],
             actor=Actor(erasure["actor_type"], erasure["actor_id"]),
@@ -273,7 +273,7 @@ class Erasures:
         except LeaseLost:
             raise Occupied from None
         finally:
-            with contextlib.suppress(Unavailable):  # It runs out by itself.
+            with contextlib.suppress(Unavailable, Overloaded):  # It runs out by itself.
                 await lease.release()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.erasure import everywhere, queries, signing
-from app.erasure.job import Finding, Search
+from app.erasure.erasing import Finding, Search
 from app.erasure.places import PLACES
 from app.storage.contents.object_versions import VersionsOutOfReach
 from app.storage.storage import Storage

@@ -11,7 +11,7 @@ import pytest
 
 from app.contract.errors import InvalidRequest
 from app.erasure import service
-from app.erasure.job import Job
+from app.erasure.erasing import Erasing
 from app.erasure.places import PLACES, Place
 from app.erasure.service import Erasures
 from tests.docs.blocks import reader_environment
@@ -32,9 +32,9 @@ class Died(Exception):
 def dying(place: Place, *, after: bool) -> Place:
     """A place at which the erasing process dies, before it is emptied or right after."""
 
-    async def erase(job: Job) -> list[str]:
+    async def erase(erasing: Erasing) -> list[str]:
         if after:
-            await place.erase(job)
+            await place.erase(erasing)
         raise Died
 
     return dataclasses.replace(place, erase=erase)

@@ -10,7 +10,7 @@ from app.storage.storage import Storage
 
 
 @dataclass(slots=True)
-class Job:
+class Erasing:
     """What is to be erased, and by whom. Every step of it can be done again."""
 
     storage: Storage
