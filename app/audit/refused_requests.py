@@ -15,6 +15,7 @@ from app.audit.log import Entry, append
 from app.contract import clock
 from app.contract.actors import Caller
 from app.contract.errors import MemstoreError
+from app.storage.background import Background
 from app.storage.rows.database import Database, Transaction
 
 _log = logging.getLogger(__name__)
@@ -78,21 +79,19 @@ class Refusals:
         """Nothing is written before `start`."""
         self._database = database
         self._counts: dict[Attempt | None, _Count] = {}
-        self._noted = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._loop = Background("the writing of refused requests", self._step)
 
     def start(self) -> None:
         """Begin to write in the background."""
-        self._task = asyncio.create_task(self._run(), name="audit refusals")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Write what is still held, and end."""
-        if self._task is None:
+        if not self._loop.is_running:
             return
         async with self._writing:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._loop.stop()
         await self._write()
 
     def note(self, error: MemstoreError, route: str | None, caller: Caller | None, request_id: str) -> None:
@@ -107,7 +106,7 @@ class Refusals:
             caller.actor.id if caller else None,
         )
         self._add(attempt, _Count(1, now := clock.now(), now, request_id))
-        self._noted.set()
+        self._loop.wake()
 
     def _add(self, attempt: Attempt | None, more: _Count) -> None:
         count = self._counts.get(attempt)
@@ -121,19 +120,18 @@ class Refusals:
         count.first_at = min(count.first_at, more.first_at)
         count.last_at = max(count.last_at, more.last_at)
 
-    async def _run(self) -> None:
-        while True:
-            await self._noted.wait()
+    async def _step(self) -> float | None:
+        if self._counts:
             await asyncio.sleep(_GATHERING_SECONDS)
             await self._write()
             await asyncio.sleep(_WINDOW_SECONDS - _GATHERING_SECONDS)
+        return 0 if self._counts else None
 
     async def _write(self) -> None:
         async with self._writing:
             await self._write_counts()
 
     async def _write_counts(self) -> None:
-        self._noted.clear()
         counts, self._counts = self._counts, {}
         if not counts:
             return
@@ -148,5 +146,4 @@ class Refusals:
             # Kept for the next time; the bound holds for old and new ones together.
             for attempt, count in counts.items():
                 self._add(attempt, count)
-            self._noted.set()
             _log.warning("refused requests can't be written to the audit log yet: %s", error)

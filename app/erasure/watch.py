@@ -20,6 +20,7 @@ from enum import Enum
 
 from app.contract import clock
 from app.contract.errors import Unavailable
+from app.storage.background import Background
 from app.storage.contents.mover import Mover
 from app.storage.contents.reading import ContentCache
 from app.storage.rows.database import Database, Transaction
@@ -112,7 +113,9 @@ class ErasureWatch:
         self._mover = mover
         self._seen: set[tuple[str, int | None]] = set()
         """The erasures under way and their marks, as they were at the last look."""
-        self._task: asyncio.Task[None] | None = None
+        self._seen_at = 0.0
+        """When the last look succeeded, on the monotonic clock."""
+        self._loop = Background("the look for erasures", self._step, longest_pause_seconds=_INTERVAL_SECONDS)
         self._name = f"cache:{secrets.token_hex(8)}"
         self._said = ""
         self._said_at = 0.0
@@ -125,34 +128,32 @@ class ErasureWatch:
 
         """
         await self._say("")
-        self._task = asyncio.create_task(self._run(), name="erasure watch")
+        self._seen_at = time.monotonic()
+        self._loop.start()
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._loop.is_running:
+            await self._loop.stop()
             try:
                 await self._database.transact(lambda transaction: transaction.execute(_LEAVE, {"name": self._name}))
             except Unavailable as error:
                 _log.info("the database did not hear that this process ends: %s", error)
 
-    async def _run(self) -> None:
-        seen = time.monotonic()
-        while True:
-            try:
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    await self.look()
-                    if time.monotonic() - self._said_at > _RENEW_SECONDS:
-                        await self._say(self._said)
-                seen = time.monotonic()
-            except (Unavailable, TimeoutError):
-                if time.monotonic() - seen > _BLIND_SECONDS:
-                    self._cache.clear()
-            except Exception:
-                _log.exception("looking for erasures failed")
+    async def _step(self) -> float:
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self.look()
+                if time.monotonic() - self._said_at > _RENEW_SECONDS:
+                    await self._say(self._said)
+            self._seen_at = time.monotonic()
+        except (Unavailable, TimeoutError):
+            if time.monotonic() - self._seen_at > _BLIND_SECONDS:
                 self._cache.clear()
-            await asyncio.sleep(_INTERVAL_SECONDS)
+        except Exception:
+            self._cache.clear()
+            raise
+        return _INTERVAL_SECONDS
 
     async def look(self) -> None:
         """Ask once, drop what the answer names, and say so where somebody waits for it."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from app.contract import clock
 from app.contract.actors import Caller
 from app.contract.errors import MemstoreError, for_log
+from app.storage.background import Background
 from app.storage.rows.database import Database, Transaction
 from app.storage.rows.feed_readers import API_KEY, LEARNED_OF_THE_END, NOTE, NOTE_END, SESSION_TOKEN
 
@@ -38,7 +39,7 @@ class FeedReaders:
         self._written: dict[_Reader, tuple[int, float]] = {}
         """The number that is in the database at least, and when it was written."""
         self._noted: dict[_Reader, int] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._loop = Background("the writing of feed readers", self._step)
 
     def note(self, caller: Caller, store_id: str, seq: int) -> None:
         """The caller has certainly seen every change up to this number; 0: it has begun to read."""
@@ -49,8 +50,8 @@ class FeedReaders:
         if seq <= self._noted.get(reader, -1) or (len(self._noted) >= _MOST and reader not in self._noted):
             return
         self._noted[reader] = seq
-        if self._task is None:
-            self._task = asyncio.create_task(self._write_soon(), name="feed readers")
+        self._loop.start()
+        self._loop.wake()
 
     def note_end(self, caller: Caller, store_id: str) -> None:
         """The caller was told that the store is not there."""
@@ -63,16 +64,14 @@ class FeedReaders:
 
     async def close(self) -> None:
         """Write what is still held, if the database answers."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._loop.stop()
         await self._write()
 
-    async def _write_soon(self) -> None:
-        while self._noted:
+    async def _step(self) -> float | None:
+        if self._noted:
             await asyncio.sleep(_GATHERING_SECONDS)
             await self._write()
-        self._task = None
+        return 0 if self._noted else None
 
     async def _write(self) -> None:
         noted, self._noted = self._noted, {}

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextvars import Context
 from itertools import islice
 
@@ -23,6 +23,7 @@ from app.contract import clock
 from app.contract.errors import MemstoreError, for_log
 from app.feed import queries
 from app.feed.pages import page_of
+from app.storage.background import Background
 from app.storage.metrics import FEED_LAG
 from app.storage.rows.database import Database, Row
 
@@ -113,26 +114,31 @@ class Wakeups:
         self._channels: dict[str, Channel] = {}
         self._width = asyncio.Semaphore(_REFRESHES_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._poll: asyncio.Task[None] | None = None
+        self._poll = Background("the poll of feeds", self._look, longest_pause_seconds=_PATIENCE_SECONDS)
+        self._answered_at = 0.0
+        """When the poll last had an answer, on the monotonic clock."""
 
     async def close(self) -> None:
         """Send the readers off and end what runs in the background."""
         for channel in self._channels.values():
             channel.end(gone=False)
-        running = [*self._tasks, *([self._poll] if self._poll is not None else [])]
-        for task in running:
+        await self._poll.stop()
+        refreshing = [*self._tasks]
+        for task in refreshing:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*refreshing, return_exceptions=True)
 
     @contextlib.contextmanager
     def watch(self, store_id: str) -> Iterator[tuple[Channel, asyncio.Event]]:
         """The store's channel, and a new event that is set when the channel has something new."""
         channel = self._channels.get(store_id)
         if channel is None or channel.gone or channel.lost:
+            if not self._channels:
+                self._answered_at = time.monotonic()
             channel = self._channels[store_id] = Channel(store_id)
             self._refresh_soon(channel)
-        if self._poll is None or self._poll.done():
-            self._poll = asyncio.create_task(self._keep_polling(), name="feed-poll", context=Context())
+            self._poll.start()
+            self._poll.wake()
         event = asyncio.Event()
         channel.readers.add(event)
         try:
@@ -206,31 +212,33 @@ class Wakeups:
             FEED_LAG.observe(max(0, clock.now() - page.rows[0]["created_at"]) / clock.MICROSECONDS_PER_SECOND)
             channel.is_stale = channel.is_stale or page.has_more
 
-    async def _keep_polling(self) -> None:
-        answered = time.monotonic()
-        while self._channels:
-            await asyncio.sleep(_POLL_SECONDS)
-            asked = dict(self._channels)
-            for channel in asked.values():
-                channel.forget_old()
-            try:
-                rows = await self._database.fetch_all(queries.LAST_SEQS, {"store_ids": list(asked)})
-            except MemstoreError as error:
-                if time.monotonic() - answered > _PATIENCE_SECONDS:
-                    _log.warning("readers of changes are sent off: %s", for_log(error))
-                    for channel in asked.values():
-                        channel.end(gone=False)
-                    return
-                continue
-            except Exception:
-                _log.exception("the poll of the watched stores failed")
-                for channel in asked.values():
-                    channel.end(gone=False)
-                return
-            answered = time.monotonic()
-            newest = {row["id"]: row["last_seq"] for row in rows}
-            for store_id, channel in asked.items():
-                if store_id not in newest:
-                    channel.end(gone=True)
-                elif newest[store_id] != channel.position and not channel.is_refreshing:
-                    self._refresh_soon(channel)
+    async def _look(self) -> float | None:
+        if not self._channels:
+            return None
+        await asyncio.sleep(_POLL_SECONDS)
+        asked = dict(self._channels)
+        for channel in asked.values():
+            channel.forget_old()
+        try:
+            rows = await self._database.fetch_all(queries.LAST_SEQS, {"store_ids": list(asked)})
+        except MemstoreError as error:
+            if time.monotonic() - self._answered_at > _PATIENCE_SECONDS:
+                _log.warning("readers of changes are sent off: %s", for_log(error))
+                self._send_off(asked.values())
+            return 0
+        except Exception:
+            self._send_off(asked.values())
+            raise
+        self._answered_at = time.monotonic()
+        newest = {row["id"]: row["last_seq"] for row in rows}
+        for store_id, channel in asked.items():
+            if store_id not in newest:
+                channel.end(gone=True)
+            elif newest[store_id] != channel.position and not channel.is_refreshing:
+                self._refresh_soon(channel)
+        return 0
+
+    def _send_off(self, channels: Iterable[Channel]) -> None:
+        self._answered_at = time.monotonic()
+        for channel in channels:
+            channel.end(gone=False)
