@@ -24,7 +24,7 @@ from app.storage.rows.tables import metadata
 from app.storage.storage import Storage
 from tests.storage.outside import outside
 from tests.storage.parts import Parts, options
-from tests.support.backends import BACKENDS, Backend, Services
+from tests.support.backends import BACKENDS, POSTGRES_S3, Backend, Services
 from tests.transfer.archives import tar_of
 from tests.transfer.test_round_trips import comparable, exported, files_of, lively_store
 
@@ -180,6 +180,19 @@ async def test_only_an_empty_deployment_is_restored_into(parts: Parts, tmp_path:
         await Restore(parts.storage).read(tmp_path / "b.tar", OPERATOR)
 
 
+@pytest.mark.any_backend
+async def test_a_deployment_that_is_not_empty_gets_no_content_before_it_refuses(
+    parts: Parts, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lively_store(parts)
+    await backed_up(parts, tmp_path / "b.tar")
+    async with empty_deployment(BACKENDS[0], services, tmp_path, monkeypatch) as there:
+        await Keys(there.storage.database).create("somebody's")
+        with pytest.raises(InvalidRequest, match="not empty: there are rows in"):
+            await Restore(there.storage).read(tmp_path / "b.tar", OPERATOR)
+        assert there.outside.blobs.all_keys() == set()
+
+
 async def test_a_missing_content_is_told(parts: Parts, tmp_path: Path) -> None:
     memory = await parts.create(await parts.store(), "lost")
     await parts.move_all()
@@ -284,6 +297,47 @@ async def test_rows_that_came_meanwhile_are_not_mixed_with_a_backup(
         with pytest.raises(InvalidRequest, match="not empty"):
             await Restore(there.storage).read(tmp_path / "b.tar", OPERATOR)
         assert there.outside.rows.count("memories") == 0
+
+
+async def test_a_restore_whose_commit_comes_later_is_waited_for(
+    parts: Parts, backend: Backend, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend.name != POSTGRES_S3:
+        pytest.skip("SQLite has one writer, whose end is known")
+    await lively_store(parts)
+    await backed_up(parts, tmp_path / "b.tar")
+    async with empty_deployment(backend.name, services, tmp_path, monkeypatch) as there:
+        database = there.storage.database
+        transact, written, may_commit = database.transact, asyncio.Event(), asyncio.Event()
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def commit_later(work: Any) -> None:
+            async def held(transaction: Any) -> Any:
+                result = await work(transaction)
+                written.set()
+                await may_commit.wait()
+                return result
+
+            tasks.append(asyncio.create_task(transact(held)))
+            await written.wait()
+            monkeypatch.setattr(database, "transact", look)
+            raise Unavailable("the connection was lost")
+
+        async def look(work: Any) -> Any:
+            looking = asyncio.create_task(transact(work))
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            while not looking.done() and not int(there.outside.rows.execute(waits)[0][0]):  # noqa: ASYNC110 - the database's
+                await asyncio.sleep(0.01)
+            may_commit.set()
+            return await looking
+
+        monkeypatch.setattr(database, "transact", commit_later)
+        done = await Restore(there.storage).read(tmp_path / "b.tar", OPERATOR)
+        monkeypatch.setattr(database, "transact", transact)
+        assert done.rows == await tasks[0] > 0
+        assert await there.check() == []
 
 
 async def test_a_restore_that_can_not_ask_says_that_it_is_not_known(

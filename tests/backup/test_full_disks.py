@@ -96,6 +96,18 @@ def test_a_restore_that_finds_no_disk_for_rows_says_so(backup: Path, tmp_path: P
         refused(command(environment, "restore-backup", str(copy), "--yes"), "is full; nothing is restored")
 
 
+def test_a_backup_on_a_full_disk_is_restored_with_its_rows_where_there_is_room(backup: Path, tmp_path: Path) -> None:
+    with small_disk("16m") as disk:
+        copy = disk.directory / "b.tar"
+        copy.write_bytes(backup.read_bytes())
+        disk.fill()
+        (tmp_path / "roomy").mkdir()
+        environment = {"MEMSTORE_DATA_DIR": str(tmp_path / "data"), "TMPDIR": str(tmp_path / "roomy")}
+        done = command(environment, "restore-backup", str(copy), "--yes")
+        assert done.returncode == 0, done.stderr
+        assert list((tmp_path / "roomy").iterdir()) == []
+
+
 def test_an_export_that_finds_its_disk_full_says_so(deployment: Mapping[str, str]) -> None:
     with small_disk("256k") as disk:
         target = disk.directory / "e.tar"

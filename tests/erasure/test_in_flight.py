@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +76,42 @@ async def test_an_export_on_its_way_ends_when_a_memory_is_erased(
     with pytest.raises(Unavailable, match="begin again"):
         async for _ in pieces:
             pass
+
+
+@pytest.mark.usefixtures("feed")
+async def test_an_export_ends_within_its_history_when_a_memory_is_erased(
+    parts: Parts, erasures: Erasures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.transfer.exporting._PIECE_BYTES", 1)
+    store_id = await planted(parts)
+    exporter = await Exports(parts.storage).begin(parts.caller, store_id, history=True, form="tar")
+    pieces, sent = exporter.pieces("tar"), b""
+    while b"versions.jsonl" not in sent:  # the head of the file that has all paths, which follows byte by byte
+        sent += await anext(pieces)
+    await erase(parts, erasures, path_prefix="/anna.md")
+    with pytest.raises(Unavailable, match="begin again"):
+        await anext(pieces)
+
+
+@pytest.mark.usefixtures("feed")
+async def test_an_export_into_a_directory_ends_when_a_memory_is_erased_behind_the_last_of_them(
+    parts: Parts, erasures: Erasures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_id = await planted(parts)
+    exporter = await Exports(parts.storage).begin(parts.caller, store_id, history=True, form="directory")
+    versions = exporter.versions
+
+    async def late(*given: Any) -> AsyncIterator[Any]:
+        await erase(parts, erasures, path_prefix="/anna.md")
+        async for page in versions(*given):
+            yield page
+
+    monkeypatch.setattr(exporter, "versions", late)
+    with pytest.raises(Unavailable, match="begin again"):
+        await exporter.into_directory(tmp_path / "out")
+    written = {file.name for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert {"a.md", "anna.md", "z.md"} <= written, "it had come so far"
+    assert not {"versions.jsonl", "manifest.json"} & written
 
 
 async def test_a_stream_gets_no_change_out_of_memory_that_was_erased_meanwhile(
