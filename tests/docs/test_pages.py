@@ -18,13 +18,20 @@ from app.client import client as client_module
 from app.client import credentials
 from app.contract import errors, limits
 from app.erasure.places import OUT_OF_REACH
+from app.http import forms
 from app.http.documents import ErrorCause
+from app.keys import service as keys
+from app.server import health
+from app.server.protocol import BoundedProtocol
 from app.settings import Settings
+from app.storage.rows import postgres_connect, sqlite_reads
+from app.transfer.archives import bounds
 from scripts.settings_table import environment_names
 from tests.docs.blocks import PROJECT
 
 pytestmark = pytest.mark.any_backend
 
+KIB, GIB = 1_024, 1_024**3
 PAGES = sorted(str(page.relative_to(PROJECT)) for page in [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 FOR_TESTS_ONLY = "MEMSTORE_TEST_"
@@ -94,6 +101,31 @@ def test_the_limits_page_has_every_limit_of_the_contract() -> None:
     numbers = set(re.findall(r"\d+(?:,\d{3})*", section))
     missing = {name: value for name, value in vars(limits).items() if name.isupper() and f"{value:,}" not in numbers}
     assert missing == {}
+
+
+BOUNDS = {
+    "A request's head": (
+        f"{BoundedProtocol.head_bytes // KIB} KiB and {BoundedProtocol.head_fields} fields",
+        f"{BoundedProtocol.head_seconds:g} s;",
+    ),
+    "A request's body": (f"{BoundedProtocol.body_bytes:,} bytes in {BoundedProtocol.body_seconds:g} s",),
+    "Connections of a process": (f"{BoundedProtocol.waiting_most:,};",),
+    "A client that does not read": (f"{BoundedProtocol.stalled_seconds:g} s,",),
+    "Look-ups of unknown keys": (f"{keys._STRANGERS_AT_ONCE} at a time",),
+    "`/readyz` and `/metrics`": (f"{health._PER_SECOND} times a second, {health._AT_ONCE} in a row",),
+    "A read of SQLite": (f"{sqlite_reads.READ_SECONDS:g} s,", f"{sqlite_reads._LOOP_SECONDS * 1_000:g} ms"),
+    "A statement on PostgreSQL": (f"{postgres_connect._COMMAND_SECONDS:g} s,",),
+    "Entries of a source": (f"{bounds.Bounds().files:,};", f"{bounds.NAME_BYTES:,} bytes"),
+    "Bytes of a source": (f"{bounds.Bounds().bytes // GIB} GiB", f"{bounds.Bounds().ratio} times"),
+    "`export.json`": (f"{bounds.OWN_FILE_BYTES // KIB} KiB, {bounds.LINE_BYTES // KIB} KiB",),
+    "A form": (f"boundary of {forms._BOUNDARY_BYTES} bytes",),
+}
+
+
+@pytest.mark.parametrize("what", BOUNDS)
+def test_the_limits_page_has_the_bounds_that_the_code_has(what: str) -> None:
+    (row,) = [line for line in text_of("docs/reference/limits.md").splitlines() if line.startswith(f"| {what}")]
+    assert [bound for bound in BOUNDS[what] if bound not in row] == []
 
 
 def test_the_page_on_forgetting_names_all_that_no_erasure_reaches() -> None:
