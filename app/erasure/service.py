@@ -42,10 +42,10 @@ Note = Callable[[str], None]
 
 
 class Occupied(InvalidRequest):
-    """Another process is erasing."""
+    """Another process is erasing, or may be."""
 
-    def __init__(self) -> None:
-        super().__init__("another process is erasing just now; wait until it is done")
+    def __init__(self, why: str = "another process is erasing just now; wait until it is done") -> None:
+        super().__init__(why)
 
 
 class Unfinished(InvalidRequest):
@@ -271,7 +271,10 @@ class Erasures:
             async with lease.kept():
                 yield
         except LeaseLost:
-            raise Occupied from None
+            raise Occupied(
+                "this process stood still, or the database was away, for so long that another process may go on with "
+                "the erasure; finish it with 'memstore forget --resume'"
+            ) from None
         finally:
             with contextlib.suppress(Unavailable, Overloaded):  # It runs out by itself.
                 await lease.release()

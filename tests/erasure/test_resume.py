@@ -1,5 +1,6 @@
 """An erasure that died is finished by the next run, wherever it died."""
 
+import asyncio
 import dataclasses
 import io
 import subprocess
@@ -13,7 +14,7 @@ from app.contract.errors import InvalidRequest
 from app.erasure import service
 from app.erasure.erasing import Erasing
 from app.erasure.places import PLACES, Place
-from app.erasure.service import Erasures
+from app.erasure.service import Erasures, Occupied
 from tests.docs.blocks import reader_environment
 from tests.erasure.steps import checked, erase, finish, planned
 from tests.storage.parts import Parts
@@ -70,6 +71,29 @@ async def test_a_run_that_died_at_any_place_is_finished_by_the_next(
     assert await parts.list_contents(shared) == ["somebody else"]
     assert await parts.check() == []
     assert await erasures.unfinished() is None
+
+
+@pytest.mark.any_backend
+async def test_a_run_that_stood_still_stops_and_says_how_it_goes_on(
+    parts: Parts, erasures: Erasures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stands_still(erasing: Erasing) -> list[str]:
+        await asyncio.to_thread(parts.outside.rows.execute, "UPDATE leases SET holder = 'another'")
+        async with asyncio.timeout(60):
+            await asyncio.Event().wait()
+        return []
+
+    whole = await parts.store()
+    await parts.create(whole, "Anna", "/anna.md")
+    erasure_id = await erasures.begin(await planned(parts, store_ids=[whole]))
+    with monkeypatch.context() as patched:
+        patched.setattr(service, "_LEASE_SECONDS", 1.0)
+        patched.setattr(service, "PLACES", (dataclasses.replace(PLACES[0], erase=stands_still), *PLACES[1:]))
+        with pytest.raises(Occupied, match=r"stood still.*finish it with 'memstore forget --resume'"):
+            await finish(parts, erasures, erasure_id)
+    parts.outside.rows.execute("DELETE FROM leases")
+    made = await finish(parts, erasures, erasure_id)
+    assert (await checked(parts, made)).nothing_left
 
 
 def read_until(stream: IO[str], text: str) -> list[str]:
