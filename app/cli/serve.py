@@ -199,7 +199,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
-        loop="uvloop",
+        loop="app.server.accepting:new_loop" if workers == 1 else "uvloop",
         http=BoundedProtocol,
         ws="none",
         server_header=False,

@@ -16,18 +16,21 @@ from app.contract.errors import InvalidRequest
 
 _TAG = "page_"
 _CHECK_BYTES = 9
+# `json.dumps` makes an encoder at each call when it is told how to write.
+_scope_json = json.JSONEncoder(separators=(",", ":")).encode
+_key_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 Key = Sequence[str | int]
 
 
 def _check_sum(listing: Sequence[str | int | bool | None], key: bytes) -> bytes:
-    scope = json.dumps(list(listing), separators=(",", ":")).encode()
+    scope = _scope_json(list(listing)).encode()
     return hashlib.blake2b(scope + b"\0" + key, digest_size=_CHECK_BYTES).digest()
 
 
 def encode(listing: Sequence[str | int | bool | None], key: Key) -> str:
     """The cursor that continues `listing` (its name, scope and filters) after `key`."""
-    body = json.dumps(list(key), separators=(",", ":"), ensure_ascii=False).encode()
+    body = _key_json(list(key)).encode()
     return _TAG + base64.urlsafe_b64encode(_check_sum(listing, body) + body).decode().rstrip("=")
 
 

@@ -7,26 +7,28 @@ because a single statement's snapshot is older than the lock it waits for.
 
 from app.storage.rows.statements import Batch, Mutation, Statement
 
-_COLUMNS = "m.id, m.store_id, m.version_id, m.path, m.content_sha256, m.content_size, m.created_at, m.updated_at"
+COLUMNS = "m.id, m.store_id, m.version_id, m.path, m.content_sha256, m.content_size, m.created_at, m.updated_at"
+"""What is read of a memory, in the order in which `app.memories.wire.items` takes it apart."""
+
 _IN_MY_STORE = "s.id = :store_id AND s.workspace_id = :workspace_id AND s.deleted_at IS NULL"
 _STAGED = "staged_contents t ON t.store_id = m.store_id AND t.content_sha256 = m.content_sha256"
 
 FIND = Statement(
     f"""
-    SELECT {_COLUMNS} FROM memories m JOIN memory_stores s ON s.id = m.store_id
+    SELECT {COLUMNS} FROM memories m JOIN memory_stores s ON s.id = m.store_id
      WHERE m.id = :memory_id AND {_IN_MY_STORE}
     """
 )
 FIND_WITH_CONTENT = Statement(
     f"""
-    SELECT {_COLUMNS}, t.content
+    SELECT {COLUMNS}, t.content
       FROM memories m JOIN memory_stores s ON s.id = m.store_id LEFT JOIN {_STAGED}
      WHERE m.id = :memory_id AND {_IN_MY_STORE}
     """
 )
 STORE_EXISTS = Statement(f"SELECT 1 AS found FROM memory_stores s WHERE {_IN_MY_STORE}")
 
-LOCK = Statement(f"SELECT {_COLUMNS} FROM memories m WHERE m.id = :memory_id AND m.store_id = :store_id FOR UPDATE")
+LOCK = Statement(f"SELECT {COLUMNS} FROM memories m WHERE m.id = :memory_id AND m.store_id = :store_id FOR UPDATE")
 LOCK_STORE = Statement(
     f"""
     SELECT s.id, s.archived_at, s.held_at, s.last_seq, s.memory_count, s.total_bytes FROM memory_stores s
@@ -149,7 +151,7 @@ def _at_once(sql: str, *names: str) -> Mutation:
     one = ", ".join(f"{parameter} AS {name}" for parameter, name in zip(parameters, names, strict=True))
     many = f"* FROM unnest({', '.join(parameters)}) AS a ({', '.join(names)})"
     return Mutation(
-        sql.format(columns=_COLUMNS, asked=f"SELECT {one}"), sql.format(columns=_COLUMNS, asked=f"SELECT {many}")
+        sql.format(columns=COLUMNS, asked=f"SELECT {one}"), sql.format(columns=COLUMNS, asked=f"SELECT {many}")
     )
 
 
@@ -171,9 +173,9 @@ _LISTING = """
      WHERE m.store_id = :store_id AND {mine} AND m.path >= :start AND m.path < :end
      ORDER BY m.path LIMIT :limit
 """
-LIST = Statement(_LISTING.format(columns=_COLUMNS, staged="", mine=_IN_MY_STORE))
+LIST = Statement(_LISTING.format(columns=COLUMNS, staged="", mine=_IN_MY_STORE))
 LIST_WITH_CONTENT = Statement(
-    _LISTING.format(columns=f"{_COLUMNS}, t.content", staged=f"LEFT JOIN {_STAGED}", mine=_IN_MY_STORE)
+    _LISTING.format(columns=f"{COLUMNS}, t.content", staged=f"LEFT JOIN {_STAGED}", mine=_IN_MY_STORE)
 )
 
 _CHILDREN = """
@@ -197,9 +199,9 @@ _CHILDREN = """
      WHERE {mine}
      ORDER BY m.path
 """
-LIST_CHILDREN = Statement(_CHILDREN.format(columns=_COLUMNS, staged="", mine=_IN_MY_STORE))
+LIST_CHILDREN = Statement(_CHILDREN.format(columns=COLUMNS, staged="", mine=_IN_MY_STORE))
 LIST_CHILDREN_WITH_CONTENT = Statement(
-    _CHILDREN.format(columns=f"{_COLUMNS}, t.content", staged=f"LEFT JOIN {_STAGED}", mine=_IN_MY_STORE)
+    _CHILDREN.format(columns=f"{COLUMNS}, t.content", staged=f"LEFT JOIN {_STAGED}", mine=_IN_MY_STORE)
 )
 """The first memory of each direct child of a prefix, by skipping from one to the next: `'0'` follows `'/'`, so
 `directory || '0'` is beyond all of a directory; and a path holds no character below the space, so `path || ' '` is
@@ -214,7 +216,7 @@ LOCK_BELOW = Statement(
 )
 BELOW = Statement(
     f"""
-    SELECT {_COLUMNS} FROM memories m
+    SELECT {COLUMNS} FROM memories m
      WHERE m.store_id = :store_id AND m.path >= :start AND m.path < :end
      ORDER BY m.path LIMIT :limit
     """

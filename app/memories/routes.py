@@ -66,7 +66,7 @@ async def list_memories(
     """List memories in byte order of their paths."""
     listing = Listing(query.path_prefix, query.depth, query.view == "full", query.size)
     entries, next_page = await memories.list_page(caller, memory_store_id, listing, query.page)
-    return {"data": [wire.item(entry, query.view) for entry in entries], "next_page": next_page}
+    return {"data": wire.items(entries, query.view), "next_page": next_page}
 
 
 @router.get(

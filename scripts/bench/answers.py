@@ -47,6 +47,11 @@ def _pages(caller: Caller, url: str) -> Iterator[tuple[str, list[dict[str, Any]]
         yield this, page["data"]
 
 
+def page_urls(caller: Caller, url: str) -> list[str]:
+    """The URL of every page of a listing."""
+    return [this for this, _ in _pages(caller, url)]
+
+
 def listing(
     product: Product, statement: Statement, query: str, *, limit: int, prefix_length: int | None = None
 ) -> dict[str, Any]:

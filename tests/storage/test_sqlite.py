@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,22 @@ async def test_short_reads_and_writes_go_on_beside_more_long_reads_than_there_ar
         read.cancel()  # Each stops its thread, or the end of this test would wait for the limit.
     results = await asyncio.gather(*reading, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
+
+
+def test_a_short_read_that_other_work_puts_off_is_not_read_again_on_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_reads, "_LOOP_WAIT_SECONDS", 60.0)
+    connection = sqlite_reads.TimedConnection(sqlite.connect(tmp_path / "test.db"))
+    connection.connection.create_function("put_off", 0, lambda: time.sleep(2 * sqlite_reads._LOOP_SECONDS))
+    read = Statement(
+        "WITH RECURSIVE n(x) AS (SELECT put_off() IS NULL UNION ALL SELECT x + 1 FROM n LIMIT 3000) "
+        "SELECT x FROM n WHERE x > :count"
+    )
+    rows = connection.fetch_all(read, NOTHING, sqlite_reads._loops_limit())
+    assert rows is not None
+    assert len(rows) == 3000
+    connection.connection.close()
 
 
 async def test_a_large_read_is_whole(database: SqliteDatabase) -> None:

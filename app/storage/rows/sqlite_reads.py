@@ -6,6 +6,7 @@ limit. SQLite counts its own steps, so the handler costs a short read nothing.
 """
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,10 @@ READ_SECONDS = 10.0
 SNAPSHOT_READ_SECONDS = 120.0
 """The same of a read of a snapshot, which exports and backups take."""
 _LOOP_SECONDS = 0.010
-"""The longest that a read may hold up the event loop."""
+"""The longest that a read may hold up the event loop, in processor time of its own: a short read whose thread is put
+off by other work would take longer still where it waits for the interpreter after each row."""
+_LOOP_WAIT_SECONDS = 0.200
+"""The same with its waits, as for a slow disk."""
 _THREADS = 4
 """Long reads at a time, of one process."""
 _STEPS = 1_000
@@ -55,10 +59,21 @@ class Limit:
     """When a read ends at the latest, by `time.monotonic`; another thread may bring that forward."""
 
     until: float
+    work_until: float = math.inf
+    """By the reading thread's processor time (`time.thread_time`)."""
 
     def stop(self) -> None:
         """End the read now."""
         self.until = 0.0
+
+    def is_over(self) -> bool:
+        """Asked by the reading thread."""
+        return time.monotonic() > self.until or time.thread_time() > self.work_until
+
+
+def _loops_limit() -> Limit:
+    """The limit of a read that begins on the event loop now."""
+    return Limit(time.monotonic() + _LOOP_WAIT_SECONDS, time.thread_time() + _LOOP_SECONDS)
 
 
 class TimedConnection:
@@ -71,7 +86,7 @@ class TimedConnection:
         connection.set_progress_handler(self._is_over, _STEPS)
 
     def _is_over(self) -> bool:
-        return time.monotonic() > self._limit.until
+        return self._limit.is_over()
 
     def fetch_all(self, statement: Statement, parameters: Parameters, limit: Limit) -> Sequence[Row] | None:
         """Every row, or None if the limit came before they were read.
@@ -130,7 +145,7 @@ class Reader:
         """
         started = time.monotonic()
         try:
-            rows = self._loops.fetch_all(statement, parameters, Limit(started + _LOOP_SECONDS))
+            rows = self._loops.fetch_all(statement, parameters, _loops_limit())
         except sqlite3.OperationalError as error:
             if not error_name(error).startswith("SQLITE_BUSY"):
                 raise
@@ -167,7 +182,7 @@ class Snapshot:
         try:
             if not self._timed.connection.in_transaction:
                 self._timed.connection.execute("BEGIN")
-            rows = self._timed.fetch_all(statement, parameters, Limit(started + _LOOP_SECONDS))
+            rows = self._timed.fetch_all(statement, parameters, _loops_limit())
             if rows is None:
                 read = partial(self._timed.fetch_all, statement, parameters)
                 rows = await _on_thread(read, Limit(started + SNAPSHOT_READ_SECONDS), SNAPSHOT_READ_SECONDS)

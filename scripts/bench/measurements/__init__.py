@@ -28,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "sustained-postgres-disk": sustained.postgres_disk,
     "sustained-postgres-s3": sustained.postgres_s3,
     "lists": listings.pages,
+    "list-crowd": listings.crowd,
     "cold-download": listings.cold_download,
     "flat": flat.flat,
     "export-import": administration.moving,

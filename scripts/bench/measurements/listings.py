@@ -1,12 +1,13 @@
 """Row 6: pages of a store of 10,000 memories, and a cold download of 2,000."""
 
 import json
+import statistics
 import time
 from typing import Any
 
 from app.memories import queries
-from scripts.bench import answers
-from scripts.bench.bench import Bench
+from scripts.bench import answers, dataset
+from scripts.bench.bench import CLIENTS, Bench
 from scripts.bench.contest import Side
 from scripts.bench.dataset import Shape
 from scripts.bench.errors import MeasurementError
@@ -20,6 +21,7 @@ _CLIENTS = 8
 _FULL_PAGE = 20
 _BASIC_PAGE = 100
 _INFORMATION = Goal()
+_CROWD = Goal(at_most=4.0)
 
 
 def _row(bench: Bench, product: Product, what: str, plan: dict[str, Any]) -> Row:
@@ -55,6 +57,32 @@ def pages(bench: Bench) -> list[Row]:
             _row(bench, product, "list 20 full", _full_pages(product)),
             _row(bench, product, "list depth=1, 100 directories", children),
         ]
+
+
+def crowd(bench: Bench) -> list[Row]:
+    """Pages of a store of 2,000 for 32 clients at once, SQLite: how much longer the unluckiest wait than the usual."""
+    installation = install(bench.new_path("crowd"), _DOWNLOADED, database=None)
+    url = f"{dataset.store_path(0)}/memories?limit={_BASIC_PAGE}"
+    with serve(installation, cpus=bench.cores.server) as product:
+        with product.caller() as caller:
+            paths = bench.write_lines("crowd.paths", answers.page_urls(caller, url))
+        target = product.target(paths)
+        rounds = [bench.wrk(target, cpus=bench.cores.rest) for _ in range(bench.options.rounds + 1)][1:]
+    rates = statistics.median(figure.value for figure in rounds)
+    waits = [(figure.p50_ms or 0.0, figure.p99_ms or 0.0) for figure in rounds]
+    usual, unlucky = (statistics.median(wait[place] for wait in waits) for place in (0, 1))
+    ratio = statistics.median(p99 / p50 for p50, p99 in waits)
+    what = f"list {_BASIC_PAGE} basic of 2,000, {CLIENTS} clients who come at once, SQLite; its own median"
+    return [
+        Row(
+            what,
+            f"{rates:,.0f}/s, p99 {unlucky:.1f} ms",
+            f"p50 {usual:.1f} ms",
+            f"{ratio:.1f}",
+            str(_CROWD),
+            _CROWD.judge(ratio),
+        )
+    ]
 
 
 def _download(caller: Caller, urls: list[str]) -> Figure:
