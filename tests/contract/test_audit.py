@@ -211,25 +211,6 @@ def test_a_sessions_token_can_not_read_it(open_session: SessionMaker, store: Sto
         assert agent.get(f"{AUDIT}/export").status_code == 403
 
 
-def test_pages_filters_and_after_agree(http: httpx2.Client, client: anthropic.Anthropic) -> None:
-    made = [client.beta.memory_stores.create(name=f"paged {number}").id for number in range(5)]
-    for store_id in made:
-        client.beta.memory_stores.delete(store_id)
-    whole = entries(http)
-    assert [entry["seq"] for entry in whole] == sorted({entry["seq"] for entry in whole})
-    assert entries(http, limit=3) == whole
-    deleted = entries(http, action="store.deleted", limit=2)
-    assert deleted == [entry for entry in whole if entry["action"] == "store.deleted"]
-    assert {entry["subject"] for entry in deleted} >= set(made)
-    middle = whole[len(whole) // 2]
-    assert entries(http, after=middle["seq"]) == [entry for entry in whole if entry["seq"] > middle["seq"]]
-    since = entries(http, **{"created_at[gte]": middle["at"], "limit": 2})
-    assert since == [entry for entry in whole if entry["at"] >= middle["at"]]
-    until = entries(http, **{"created_at[lte]": middle["at"]})
-    assert until == [entry for entry in whole if entry["at"] <= middle["at"]]
-    assert entries(http, action="never.done") == entries(http, subject="ä") == []
-
-
 @pytest.mark.parametrize("query", ["after=-1", "after=x", "limit=0", "limit=101", "page=page_x", "who=me", "action="])
 def test_a_bad_query_is_refused(http: httpx2.Client, query: str) -> None:
     expected = 200 if query == "action=" else 400
@@ -241,14 +222,6 @@ def test_a_cursor_is_good_for_its_own_filters_only(http: httpx2.Client, store: S
     assert http.get(AUDIT, params={"limit": 1, "page": page, "action": "store.created"}).status_code == 400
 
 
-def test_an_export_has_every_entry_as_a_line(http: httpx2.Client, store: Store) -> None:
-    response = http.get(f"{AUDIT}/export")
-    assert response.headers["content-type"] == "application/x-ndjson"
-    assert lines(response.text) == entries(http)
-    narrow = http.get(f"{AUDIT}/export", params={"subject": store.id})
-    assert lines(narrow.text) == entries(http, subject=store.id)
-
-
 # With a server of its own, whose log nobody else writes to
 
 
@@ -256,6 +229,36 @@ def test_an_export_has_every_entry_as_a_line(http: httpx2.Client, store: Store) 
 def own(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serve(backend.environment(tmp_path_factory.mktemp("audited"))) as server:
         yield server
+
+
+def test_pages_filters_and_after_agree(own: Server) -> None:
+    with own.http() as http, own.client() as client:
+        made = [client.beta.memory_stores.create(name=f"paged {number}").id for number in range(5)]
+        for store_id in made:
+            client.beta.memory_stores.delete(store_id)
+        whole = entries(http)
+        assert [entry["seq"] for entry in whole] == sorted({entry["seq"] for entry in whole})
+        assert entries(http, limit=3) == whole
+        deleted = entries(http, action="store.deleted", limit=2)
+        assert deleted == [entry for entry in whole if entry["action"] == "store.deleted"]
+        assert {entry["subject"] for entry in deleted} >= set(made)
+        middle = whole[len(whole) // 2]
+        assert entries(http, after=middle["seq"]) == [entry for entry in whole if entry["seq"] > middle["seq"]]
+        since = entries(http, **{"created_at[gte]": middle["at"], "limit": 2})
+        assert since == [entry for entry in whole if entry["at"] >= middle["at"]]
+        until = entries(http, **{"created_at[lte]": middle["at"]})
+        assert until == [entry for entry in whole if entry["at"] <= middle["at"]]
+        assert entries(http, action="never.done") == entries(http, subject="ä") == []
+
+
+def test_an_export_has_every_entry_as_a_line(own: Server) -> None:
+    with own.http() as http, own.client() as client:
+        store = client.beta.memory_stores.create(name="exported")
+        response = http.get(f"{AUDIT}/export")
+        assert response.headers["content-type"] == "application/x-ndjson"
+        assert lines(response.text) == entries(http)
+        narrow = http.get(f"{AUDIT}/export", params={"subject": store.id})
+        assert lines(narrow.text) == entries(http, subject=store.id)
 
 
 def exported(server: Server) -> list[Entry]:
