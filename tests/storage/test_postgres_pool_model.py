@@ -178,3 +178,57 @@ def test_no_turn_and_no_connection_is_lost_whatever_callers_and_the_database_do(
     gc.collect()  # A task that nobody asked tells its error when it goes.
     bad = [one for one in unexpected if isinstance(one.get("exception"), AssertionError)]
     assert not bad
+
+
+@pytest.mark.parametrize(("is_poolers", "made"), [(True, 3), (False, 1)])
+def test_behind_a_pooler_a_connection_ends_after_a_while_though_somebody_always_needs_it(
+    is_poolers: bool, made: int
+) -> None:
+    loop, connections = Loop(), []
+
+    async def connect() -> Connection:
+        connections.append(Connection())
+        return connections[-1]
+
+    async def use_it_for_nine_seconds() -> None:
+        pool = PostgresPool(connect, 1, WAIT_SECONDS, lambda: is_poolers)
+        for _ in range(18):
+            async with pool.connection():
+                loop.now += 0.5  # A use; the next one comes at once, so it is never found unused.
+        assert len(connections) == made
+        assert [connection.closed for connection in connections[:-1]] == [True] * (made - 1)
+        await pool.close()
+
+    try:
+        loop.run_until_complete(use_it_for_nine_seconds())
+    finally:
+        loop.close()
+    assert all(connection.closed for connection in connections)
+
+
+@pytest.mark.parametrize("is_poolers", [True, False])
+def test_behind_a_pooler_a_connection_that_nobody_uses_is_given_back(is_poolers: bool) -> None:
+    loop, connection = Loop(), Connection()
+
+    async def connect() -> Connection:
+        return connection
+
+    async def pass_time(seconds: float) -> None:
+        loop.now += seconds
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def use_it_and_leave_it() -> None:
+        pool = PostgresPool(connect, 1, WAIT_SECONDS, lambda: is_poolers)
+        async with pool.connection():
+            await pass_time(2.0)
+        await pass_time(0.9)
+        assert not connection.closed
+        await pass_time(0.2)
+        assert connection.closed == is_poolers
+        await pool.close()
+
+    try:
+        loop.run_until_complete(use_it_and_leave_it())
+    finally:
+        loop.close()
