@@ -14,6 +14,7 @@ from app.cli.names import STORE, STORE_HELP, is_whole_id
 from app.cli.operator import actor, of_store
 from app.cli.running import with_storage
 from app.contract.errors import InvalidRequest
+from app.contract.text import check_reference
 from app.erasure import wire
 from app.erasure.folding import Folded
 from app.erasure.plan import Plan, Planner
@@ -60,6 +61,12 @@ def forget(
     report_file: Annotated[
         Path | None, typer.Option("--report", help="Write the signed report here.", metavar="FILE", dir_okay=False)
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="What you call this erasure, such as the number of a request; the report shows it.", metavar="TEXT"
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Erase stores or memories wherever they are kept, and prove it.
@@ -72,10 +79,14 @@ def forget(
         return
     selection = Selection(store or (), parse_where(where or ()), path_prefix, contains, workspace)
     if resume:
-        if selection != Selection():
-            raise InvalidRequest("--resume goes on with what was selected before; it takes no selection")
+        if selection != Selection() or reference is not None:
+            raise InvalidRequest(
+                "--resume goes on with what was selected before; it takes no selection and no --reference"
+            )
     else:
         selection.check()
+    if reference is not None:
+        check_reference(reference)
 
     if report_file is not None and (yes or resume):
         _check_place(report_file)  # Fail now if it can't be written, not after everything is gone.
@@ -99,7 +110,9 @@ def forget(
             raise InvalidRequest("nothing matches, so nothing was erased")
         if plan.unreadable:
             _note(f"{plan.unreadable} contents could not be read, and so not be searched; see 'memstore fsck'")
-        return await report(storage.database, await erasures.run(await erasures.begin(plan), _note))
+        return await report(
+            storage.database, await erasures.run(await erasures.begin(plan, reference=reference), _note)
+        )
 
     try:
         made = with_storage(work)
@@ -306,7 +319,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _summary(made: Mapping[str, Any]) -> list[str]:
     counts = made["counts"]
-    lines = [f"Erased {_counted(counts)} ({made['erasure_id']}, {made['finished_at']})."]
+    named = f"{made['reference']}: " if made.get("reference") else ""
+    lines = [f"{named}Erased {_counted(counts)} ({made['erasure_id']}, {made['finished_at']})."]
     for place in made["places"]:
         lines.append(f"  {place['place']}: {'done' if place['complete'] else 'not everything was reached'}")
         lines += [f"    {why}" for why in place["not_reached"]]

@@ -15,6 +15,9 @@ HOLD_REASON_MAX_CHARACTERS = 1_024
 CONTENT_MAX_BYTES = 102_400
 """UTF-8 bytes of one memory."""
 
+REFERENCE_MAX_CHARACTERS = 200
+"""What an operator calls an erasure. Ours, as erasures are."""
+
 PATH_MAX_BYTES = 1_024
 """UTF-8 bytes of a path, its leading slash included."""
 

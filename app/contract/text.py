@@ -13,6 +13,7 @@ from app.contract.limits import (
     METADATA_MAX_PAIRS,
     METADATA_VALUE_MAX_CHARACTERS,
     NAME_MAX_CHARACTERS,
+    REFERENCE_MAX_CHARACTERS,
     TITLE_MAX_CHARACTERS,
 )
 
@@ -52,6 +53,15 @@ def check_hold_reason(reason: str) -> str:
     _check_length(reason, "reason", 0, HOLD_REASON_MAX_CHARACTERS)
     _check_storable(reason, "reason")
     return reason
+
+
+def check_reference(reference: str) -> str:
+    """What an operator calls an erasure: one line of 1 to 200 characters, all of which print."""
+    _check_length(reference, "reference", 1, REFERENCE_MAX_CHARACTERS)
+    _check_storable(reference, "reference")
+    if not reference.isprintable() or not reference.strip():
+        raise InvalidRequest("reference: must be one line of characters that print, such as 'DSR-17'")
+    return reference
 
 
 def check_system(system: str) -> str:

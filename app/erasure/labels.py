@@ -199,6 +199,12 @@ def _hold(row: Row, wanted: Folded) -> _Rewritten:
     return _Rewritten(kept=["reason of its legal hold"] if wanted.is_in(row["hold_reason"] or "") else [])
 
 
+def _erasure(row: Row, wanted: Folded) -> _Rewritten:
+    found = _Rewritten()
+    _text("erasures", row, "reference", wanted, None, found)
+    return found
+
+
 class Authors:
     """The authors of versions that were imported with their authors, or written by a command: names of accounts."""
 
@@ -259,6 +265,7 @@ LABELLED: Sequence[Labelled | Authors] = (
         "environments t", "t.workspace_id", ("t.archived_at",),
     ),
     Labelled("API key", "api_keys", ("id",), ("name",), _key, "api_keys t", "t.workspace_id"),
+    Labelled("erasure", "erasures", ("id",), ("reference",), _erasure, "erasures t", "t.workspace_id"),
     Labelled("workspace", "workspaces", ("id",), ("name",), _workspace, "workspaces t", "t.id"),
     Labelled("memory store", "memory_stores", ("id",), ("hold_reason",), _hold, "memory_stores t", "t.workspace_id"),
     Authors(),

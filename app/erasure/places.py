@@ -75,11 +75,11 @@ PLACES: tuple[Place, ...] = (
         ("memory_stores.name", "memory_stores.description", "memory_stores.metadata"),
     ),
     Place(
-        "texts of sessions, agents, environments and keys", rows.name_kept_texts, None,
+        "texts of sessions, agents, environments, keys and erasures", rows.name_kept_texts, None,
         (
             "sessions.title", "sessions.metadata", "sessions.agent", "agent_versions.definition", "environments.name",
             "environments.description", "environments.config", "environments.metadata", "api_keys.name",
-            "memory_versions.actor_id", "memory_versions.redacted_by_id",
+            "memory_versions.actor_id", "memory_versions.redacted_by_id", "erasures.reference",
         ),
     ),
     Place("jobs", rows.erase_jobs, rows.find_jobs),

@@ -55,8 +55,8 @@ MEMORIES = Statement(
 
 INSERT = Statement(
     """
-    INSERT INTO erasures (id, workspace_id, actor_type, actor_id, started_at, salt, progress)
-    VALUES (:erasure_id, :workspace_id, :actor_type, :actor_id, :now, :salt, :progress)
+    INSERT INTO erasures (id, workspace_id, actor_type, actor_id, started_at, salt, progress, reference)
+    VALUES (:erasure_id, :workspace_id, :actor_type, :actor_id, :now, :salt, :progress, :reference)
     """
 )
 INSERT_SUBJECT = Statement(
@@ -68,7 +68,7 @@ INSERT_DIGEST = Statement(
     ON CONFLICT (erasure_id, kind, digest) DO NOTHING
     """
 )
-_COLUMNS = "id, workspace_id, actor_type, actor_id, started_at, finished_at, salt, progress"
+_COLUMNS = "id, workspace_id, actor_type, actor_id, started_at, finished_at, salt, progress, reference"
 FIND = Statement(f"SELECT {_COLUMNS} FROM erasures WHERE id = :erasure_id")
 UNFINISHED = Statement(
     f"""

@@ -47,6 +47,7 @@ async def report(database: Database, erasure: Row) -> dict[str, Any]:
             "erasure_id": erasure["id"],
             "deployment_id": deployment.id,
             "workspace_id": erasure["workspace_id"],
+            **({"reference": erasure["reference"]} if erasure["reference"] else {}),
             "started_at": clock.rfc3339(erasure["started_at"]),
             "finished_at": clock.rfc3339(erasure["finished_at"]),
             "actor": actors.wire(erasure["actor_type"], erasure["actor_id"]),

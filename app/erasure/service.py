@@ -74,17 +74,23 @@ class Erasures:
         """
         return await self._database.fetch_one(queries.UNFINISHED, {"workspace_id": workspace_id, "erasure_id": ""})
 
-    async def begin(self, plan: Plan, *, runs_here: bool = True) -> str:
+    async def begin(self, plan: Plan, *, reference: str | None = None, runs_here: bool = True) -> str:
         """Record what is to be erased, with the job that does it; the erasure's ID.
 
         Only the texts around the memories go with it at once.
+        reference: what the operator calls it, for the report (`app.contract.text.check_reference`).
         runs_here: the caller calls `run` at once, and the job is only for the case that it is killed.
 
         Raises:
+            InvalidRequest: the reference has the very text that is to be erased.
             UnderLegalHold: a store is under hold; all that are, are named.
             Unfinished: an earlier erasure, of one of these workspaces, is not finished.
 
         """
+        if reference and plan.text and Folded(plan.text).is_in(reference):
+            raise InvalidRequest(
+                "the reference has the text that is to be erased, and is kept with the report; take a number instead"
+            )
         erasure_id, salt = ids.new(ids.ERASURE), digests.new_salt()
         workspaces = plan.workspace_ids
         progress = {KEPT_TEXTS: plan.kept_texts} if plan.kept_texts else {}
@@ -102,6 +108,7 @@ class Erasures:
                 {
                     "erasure_id": erasure_id, "workspace_id": scope, "actor_type": self._actor.type,
                     "actor_id": self._actor.id, "now": now, "salt": salt, "progress": json.dumps(progress),
+                    "reference": reference,
                 },
             )  # fmt: skip
             await transaction.execute_many(

@@ -8,7 +8,7 @@ umask 077
 mkdir "$folder"
 
 memstore export --where "$person" --output "$folder/copy.zip"
-memstore forget --where "$person" --yes --report "$folder/report.json" > "$folder/summary.txt"
+memstore forget --where "$person" --reference "$folder" --yes --report "$folder/report.json" > "$folder/summary.txt"
 memstore forget report --format html > "$folder/report.html"
 memstore forget verify "$folder/report.json"
 ls "$folder"

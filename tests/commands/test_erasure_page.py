@@ -49,6 +49,29 @@ def test_a_page_says_all_that_the_report_says(commands: Commands) -> None:
     assert "must be one of json, md, html" in commands.refused("forget report --format pdf")
 
 
+def test_an_erasure_has_the_reference_it_was_given_until_that_is_to_be_forgotten(commands: Commands) -> None:
+    commands.out("stores create 'to be erased' --metadata user=u_18")
+    commands.refused("forget --where user=u_18 --yes --reference", "x" * 201)
+    commands.refused("forget --where user=u_18 --yes --reference", "two\nlines")
+    commands.refused("forget --resume --reference DSR-18")
+    refused = commands.refused("forget --contains 'to be ERASED' --yes --reference 'to be  erased, of Anna'")
+    assert "take a number instead" in refused
+    assert commands.out("forget --where user=u_18 --yes --reference", "DSR-18 <b>Änna|").startswith("DSR-18 <b>Änna|: ")
+    report = json.loads(commands.out("forget report"))
+    assert report["reference"] == "DSR-18 <b>Änna|"
+    seen = Tags()
+    seen.feed(commands.out("forget report --format html"))
+    assert "DSR-18 <b>Änna|" in seen.text
+    erasure_id = report["erasure_id"]
+    (commands.directory / "kept.json").write_text(json.dumps(report))
+    commands.out("forget verify kept.json")
+
+    assert erasure_id in commands.out("forget --contains änna")
+    assert "texts of 1 other record" in commands.out("forget --contains änna --yes")
+    assert "reference" not in json.loads(commands.out("forget report", erasure_id))
+    commands.out("forget verify --contains änna kept.json")
+
+
 def test_what_somebody_else_wrote_is_text_in_a_page(commands: Commands) -> None:
     report = {**made_by(commands), "reference": HOSTILE, "out_of_reach": [HOSTILE], "same_text": [HOSTILE]}
     report["places"] = [{"place": HOSTILE, "complete": False, "not_reached": [HOSTILE]}]

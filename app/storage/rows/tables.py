@@ -307,6 +307,7 @@ erasures = Table(
     Column("finished_at", Micros, comment="NULL: under way, or to be resumed after a crash"),
     Column("salt", LargeBinary(32), nullable=False, comment="of the digests of IDs in the report"),
     Column("progress", Text, nullable=False, comment="a JSON object: steps done and counts, never what was erased"),
+    Column("reference", Text, comment="what the operator calls it, for the report; NULL: nothing"),
 )
 
 erasure_subjects = Table(
