@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from app.cli import operator, places, terminal
-from app.cli.names import STORE_HELP
+from app.cli.names import STORE, STORE_HELP, Candidate, is_meant, is_whole_id, the_one
 from app.cli.running import with_storage
 from app.contract.errors import InvalidRequest, NotFound
 from app.keys.service import DEFAULT_WORKSPACE
@@ -233,7 +233,7 @@ def _entries(source: str, bounds: Bounds, encoding: str | None) -> Iterator[Iter
 
 
 def pull(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="ID of the store on the other server.")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help=f"On the other server. {STORE_HELP}")],
     url: Annotated[str, typer.Option("--from", metavar="URL", help="The other server, as https://api.anthropic.com.")],
     name: Annotated[str, typer.Option(help="Name of the new store; else the same.")] = "",
     api_key_env: Annotated[
@@ -255,6 +255,7 @@ def pull(
         return await workspace_id(storage.database, workspace)
 
     found = with_storage(find_workspace)
+    store = _on_the_other_server(url, api_key, store)
     source = Source(url, store)
     places.make_place_private(places.Place("MEMSTORE_DATA_DIR", settings.data_dir, places.DATA))
     with contextlib.closing(Remote(url, api_key, store)) as remote:
@@ -275,6 +276,15 @@ def pull(
     _print_imported(imported.wire(), as_json=as_json)
     if imported.refused:
         raise typer.Exit(1)
+
+
+def _on_the_other_server(url: str, api_key: str, store: str) -> str:
+    """The ID of the store that a person means."""
+    if is_whole_id(STORE, store):
+        return store
+    with contextlib.closing(Remote(url, api_key, "")) as remote:
+        candidates = (Candidate(found.id, found.name) for found in remote.names())
+        return the_one(STORE, store, [one for one in candidates if is_meant(STORE, store, one)]).id
 
 
 def _show_progress(number: int) -> None:

@@ -59,6 +59,20 @@ class RemoteHead(_Answer):
     updated_at: Time
 
 
+class RemoteName(_Answer):
+    """A store among others: its ID and its name."""
+
+    id: Id
+    name: Text
+
+
+class NamePage(_Answer):
+    """A page of stores, and the cursor of the next."""
+
+    data: Annotated[list[RemoteName], Field(max_length=1000)]
+    next_page: Cursor | None = None
+
+
 class VersionPage(_Answer):
     """A page of versions, and the cursor of the next."""
 

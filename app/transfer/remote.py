@@ -18,14 +18,15 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from app.contract.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied, Unavailable
 from app.transfer import answers
-from app.transfer.answers import HeadPage, RemoteHead, RemoteStore, RemoteVersion, VersionPage
+from app.transfer.answers import HeadPage, NamePage, RemoteHead, RemoteName, RemoteStore, RemoteVersion, VersionPage
 
-P = TypeVar("P", VersionPage, HeadPage)
+P = TypeVar("P", VersionPage, HeadPage, NamePage)
 
 _API_VERSION = "2023-06-01"
 _BETA = "agent-memory-2026-07-22"
-_PAGE = 20
+_FULL = {"view": "full", "limit": 20}
 """The most that a page with contents holds."""
+_NAMES = {"include_archived": "true", "limit": 100}
 _ATTEMPTS = 8
 _LONGEST_PAUSE_SECONDS = 60.0
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
@@ -71,7 +72,8 @@ class Remote:
         _check_url(base_url)
         if not api_key.isascii() or not api_key.isprintable() or api_key != api_key.strip():
             raise InvalidRequest("the other server's API key holds characters that no key has, such as a line end")
-        self._root = f"{urlsplit(base_url).path.rstrip('/')}/v1/memory_stores/{quote(store_id, safe='')}"
+        self._stores = f"{urlsplit(base_url).path.rstrip('/')}/v1/memory_stores"
+        self._root = f"{self._stores}/{quote(store_id, safe='')}"
         self._headers = {
             "x-api-key": api_key,
             "anthropic-version": _API_VERSION,
@@ -101,22 +103,27 @@ class Remote:
             Unavailable: the server does not answer, can't be understood, or its listing has no end.
 
         """
-        for each in self._pages(VersionPage, "memory_versions", page):
+        for each in self._pages(VersionPage, f"{self._root}/memory_versions", _FULL, page):
             yield each.data, each.next_page
 
     def memory_pages(self) -> Iterator[list[RemoteHead]]:
         """Pages of memories. Errors as above."""
-        for each in self._pages(HeadPage, "memories", None):
+        for each in self._pages(HeadPage, f"{self._root}/memories", _FULL, None):
             yield each.data
 
-    def _pages(self, shape: type[P], what: str, page: str | None) -> Iterator[P]:
-        query = {"view": "full", "limit": _PAGE}
+    def names(self) -> Iterator[RemoteName]:
+        """Every store that the key sees, archived ones as well. Errors as above."""
+        for each in self._pages(NamePage, self._stores, _NAMES, None):
+            yield from each.data
+
+    def _pages(self, shape: type[P], path: str, query: Mapping[str, Any], page: str | None) -> Iterator[P]:
+        what = path.rpartition("/")[2]
         cursors: set[str] = set()
         seen: set[str] = set()
         without_news = 0
         while True:
             asked = {**query, "page": page} if page else query
-            answer = answers.read(shape, self._get(f"{self._root}/{what}?{urlencode(asked)}"), f"list of {what}")
+            answer = answers.read(shape, self._get(f"{path}?{urlencode(asked)}"), f"list of {what}")
             new = {item.id for item in answer.data} - seen
             seen |= new
             without_news = 0 if new else without_news + 1

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
+import unicodedata
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,7 +107,8 @@ def pulled_history(environment: dict[str, str], store_id: str, directory: Path, 
 def test_a_store_comes_over_with_its_history(
     client: anthropic.Anthropic, server: Server, relay: Relay, target: dict[str, str], tmp_path: Path
 ) -> None:
-    store = client.beta.memory_stores.create(name="Far away", description="d", metadata={"a": "b"})
+    name = f"Far away é {secrets.token_hex(8)}"
+    store = client.beta.memory_stores.create(name=name, description="d", metadata={"a": "b"})
     fill(client, store.id)
     limited: list[str] = []
 
@@ -116,7 +119,7 @@ def test_a_store_comes_over_with_its_history(
         return None
 
     relay.before = limit_once
-    done = run_cli({**target, "OTHER_KEY": server.api_key}, *pull_command(relay, store.id))
+    done = run_cli({**target, "OTHER_KEY": server.api_key}, *pull_command(relay, unicodedata.normalize("NFD", name)))
     result = json.loads(done.stdout)
     assert (result["created"], result["skipped"]) == (24, [])
     assert limited
@@ -126,7 +129,10 @@ def test_a_store_comes_over_with_its_history(
     assert after == before
     assert run_cli(target, "fsck").stdout == "clean\n"
     assert not list((Path(target["MEMSTORE_DATA_DIR"]) / "pulls").iterdir())
+    assert relay.requests[0][0].startswith("/v1/memory_stores?include_archived=true&limit=100")
     for path, headers in relay.requests:
+        if path.startswith("/v1/memory_stores?"):
+            continue
         assert path.startswith(f"/v1/memory_stores/{store.id}")
         assert path.removeprefix(f"/v1/memory_stores/{store.id}").partition("?")[0] in (
             "", "/memory_versions", "/memories"
