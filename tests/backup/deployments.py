@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 STORE = "memstore_" + "0" * 24
 
 
-def command(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(environment: Mapping[str, str], *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
     """A command on a deployment; its last line on standard error is its peak memory in bytes."""
     around = {name: value for name, value in os.environ.items() if not name.startswith(("MEMSTORE_", "AWS_"))}
     return subprocess.run(
@@ -26,7 +26,7 @@ def command(environment: Mapping[str, str], *arguments: str) -> subprocess.Compl
         env={**around, "AWS_EC2_METADATA_DISABLED": "true", **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=seconds,
         check=False,
     )
 

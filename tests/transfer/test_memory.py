@@ -27,14 +27,18 @@ def path(memory: int, change: int) -> str:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export at the bound."""
-    contents = [b"%d" % number for number in range(CONTENTS)]
+    return archive_at_the_bound(tmp_path_factory.mktemp("bound") / "bound.tar", CONTENTS)
+
+
+def archive_at_the_bound(file: Path, number: int) -> Path:
+    """An export at the bound, with so many different contents."""
+    contents = [b"%d" % each for each in range(number)]
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
     files = {f"contents/{digest}": content for digest, content in zip(digests, contents, strict=True)}
     lines, memories = [], []
     for seq in range(1, VERSIONS + 1):
         change, memory = divmod(seq - 1, MEMORIES)
-        content, digest, name = contents[seq % CONTENTS], digests[seq % CONTENTS], path(memory, change)
+        content, digest, name = contents[seq % number], digests[seq % number], path(memory, change)
         lines.append(
             f'{{"seq":{seq},"operation":"{"modified" if change else "created"}","path":"{name}","sha256":"{digest}",'
             f'"size":{len(content)},"memory_id":"mem_{memory}","version_id":"memver_{seq}","created_at":"{TIME}",'
@@ -50,7 +54,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     body = "".join(lines).encode()
     history = {"file": "versions.jsonl", "count": VERSIONS, "sha256": hashlib.sha256(body).hexdigest()}
     end = {"versions.jsonl": body, "manifest.json": manifest(memories=memories, history=history)}
-    file = tmp_path_factory.mktemp("bound") / "bound.tar"
     file.write_bytes(tar_of({"export.json": HEADER, **files, **end}))
     return file
 
