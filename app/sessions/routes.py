@@ -12,9 +12,10 @@ from app.http.access import open_to_sessions
 from app.http.documents import Body, CallerParameter, NoBody, Omittable, Query, SessionId, SessionTokenId, answers
 from app.http.pages import Page, PageQuery
 from app.http.services import service
-from app.sessions import wire
+from app.sessions import token_wire, wire
+from app.sessions.filters import SessionFilters
 from app.sessions.prompt import memory_prompt
-from app.sessions.service import Changes, NewSession, SessionFilters, Sessions
+from app.sessions.service import Changes, NewSession, Sessions
 from app.sessions.tokens import SessionTokens
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
@@ -173,34 +174,36 @@ async def retrieve_memory_prompt(
     return {"type": "memory_prompt", "session_id": session_id, "text": memory_prompt(found.resources)}
 
 
-@router.post("/{session_id}/tokens", response_model=wire.NewSessionToken, responses=answers(413))
+@router.post("/{session_id}/tokens", response_model=token_wire.NewSessionToken, responses=answers(413))
 async def create_session_token(
     caller: CallerParameter,
     tokens: TokensService,
     session_id: SessionId,
-    body: Annotated[Omittable[wire.CreateSessionToken], Body()] = None,
-) -> wire.NewSessionToken:
+    body: Annotated[Omittable[token_wire.CreateSessionToken], Body()] = None,
+) -> token_wire.NewSessionToken:
     """Create a token with which the session's agent reads and writes the attached stores, and nothing else."""
-    wanted = body or wire.CreateSessionToken()
-    return wire.new_token(await tokens.create(caller.actor, caller.workspace_id, session_id, wanted.expires_in_seconds))
+    wanted = body or token_wire.CreateSessionToken()
+    return token_wire.new_token(
+        await tokens.create(caller.actor, caller.workspace_id, session_id, wanted.expires_in_seconds)
+    )
 
 
-@router.get("/{session_id}/tokens", response_model=Page[wire.SessionToken], responses=answers())
+@router.get("/{session_id}/tokens", response_model=Page[token_wire.SessionToken], responses=answers())
 async def list_session_tokens(
     caller: CallerParameter,
     tokens: TokensService,
     session_id: SessionId,
     query: Annotated[PageQuery, Query()],
-) -> Page[wire.SessionToken]:
+) -> Page[token_wire.SessionToken]:
     """List a session's tokens, newest first, without their secrets."""
     rows, next_page = await tokens.list_page(caller.workspace_id, session_id, query.limit, query.page)
-    return {"data": [wire.token(row) for row in rows], "next_page": next_page}
+    return {"data": [token_wire.token(row) for row in rows], "next_page": next_page}
 
 
-@router.delete("/{session_id}/tokens/{token_id}", response_model=wire.DeletedSessionToken, responses=answers())
+@router.delete("/{session_id}/tokens/{token_id}", response_model=token_wire.DeletedSessionToken, responses=answers())
 async def revoke_session_token(
     caller: CallerParameter, tokens: TokensService, session_id: SessionId, token_id: SessionTokenId
-) -> wire.DeletedSessionToken:
+) -> token_wire.DeletedSessionToken:
     """Revoke a token: it is refused within 5 seconds."""
     await tokens.revoke(caller.actor, caller.workspace_id, session_id, token_id)
     return {"id": token_id, "type": "session_token_deleted"}

@@ -5,7 +5,7 @@ Nothing runs a session here: it is idle until it is archived, and terminated fro
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,15 +15,12 @@ from app.audit import log as audit
 from app.contract import clock, cursors, ids, slugs, text
 from app.contract.actors import Caller
 from app.contract.errors import InvalidRequest, NotFound
-from app.contract.limits import SESSION_MAX_STORES
 from app.environments.service import Environments
-from app.sessions import queries
+from app.sessions import attachments, queries
+from app.sessions.attachments import Attachment
+from app.sessions.filters import SessionFilters, is_id
 from app.storage.rows.database import Database, Row, Transaction
 from app.storage.storage import Storage
-from app.stores.service import not_found as store_not_found
-
-IDLE = "idle"
-TERMINATED = "terminated"
 
 _listing = lru_cache(maxsize=512)(queries.listing)
 
@@ -34,15 +31,6 @@ class Session:
 
     row: Row
     resources: Sequence[Row]
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A store to attach; `access` is `read_write` or `read_only`."""
-
-    store_id: str
-    access: str
-    instructions: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,41 +56,6 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionFilters:
-    """Filters of a listing; None is no filter. Times in microseconds since 1970."""
-
-    include_archived: bool = False
-    statuses: tuple[str, ...] | None = None
-    agent_id: str | None = None
-    agent_version: int | None = None
-    store_id: str | None = None
-    deployment_id: str | None = None
-    created_from: int | None = None
-    created_after: int | None = None
-    created_to: int | None = None
-    created_before: int | None = None
-
-    def conditions(self) -> tuple[str, ...] | None:
-        """The names of the conditions to put; None if no session can meet them."""
-        if self.deployment_id is not None or not all(map(_is_id, filter(None, (self.agent_id, self.store_id)))):
-            return None
-        wanted = {IDLE, TERMINATED} if self.statuses is None else {IDLE, TERMINATED} & set(self.statuses)
-        if not self.include_archived:
-            wanted.discard(TERMINATED)
-        if not wanted:
-            return None
-        values = ["agent_id", "store_id", "created_from", "created_after", "created_to", "created_before"]
-        if self.agent_id is not None:
-            values.append("agent_version")  # a number alone says nothing of which agent
-        names = [name for name in values if getattr(self, name) is not None]
-        if wanted == {IDLE}:
-            names.append("live")
-        elif wanted == {TERMINATED}:
-            names.append("archived")
-        return tuple(names)
-
-
-@dataclass(frozen=True, slots=True)
 class SessionPage:
     """Sessions, and the cursors of the pages after and before them."""
 
@@ -114,11 +67,6 @@ class SessionPage:
 def not_found(session_id: str) -> NotFound:
     """The refusal for a session that is unknown, deleted, or another workspace's."""
     return NotFound(f"session {session_id!r} was not found")
-
-
-def _is_id(text_of_id: str) -> bool:
-    """Whether a text from a body or query could name anything; what could not need not reach the database."""
-    return text_of_id.isascii() and text_of_id.isprintable()
 
 
 class Sessions:
@@ -137,7 +85,7 @@ class Sessions:
             InvalidRequest: it is archived.
 
         """
-        if not _is_id(agent_id):
+        if not is_id(agent_id):
             raise NotFound(f"agent {agent_id!r} was not found")
         row = await self._agents.retrieve(caller, agent_id, version)
         if row["archived_at"] is not None:
@@ -156,7 +104,7 @@ class Sessions:
             text.check_title(new.title)
         metadata = text.check_metadata(new.metadata)
         await self._check_environment(caller, new.environment_id)
-        _check_attachments(new.attachments)
+        attachments.check(new.attachments)
         session_id = ids.new(ids.SESSION)
         parameters: dict[str, Any] = {
             "session_id": session_id,
@@ -172,7 +120,7 @@ class Sessions:
         entry = audit.entry(caller, "session.created", subject=session_id, detail={"stores": len(new.attachments)})
 
         async def work(transaction: Transaction) -> Session:
-            stores = await _stores_to_attach(transaction, caller, new.attachments)
+            stores = await attachments.stores_of(transaction, caller, new.attachments)
             await transaction.execute(queries.INSERT, parameters)
             directories = slugs.distinct((store["name"], store["id"]) for store in stores)
             for position, attachment in enumerate(new.attachments):
@@ -196,7 +144,7 @@ class Sessions:
         return await self._database.transact(work)
 
     async def _check_environment(self, caller: Caller, environment_id: str) -> None:
-        if not _is_id(environment_id):
+        if not is_id(environment_id):
             raise NotFound(f"environment {environment_id!r} was not found")
         environment = await self._environments.retrieve(caller, environment_id)
         if environment["archived_at"] is not None:
@@ -283,7 +231,7 @@ class Sessions:
             InvalidRequest: `page` is no cursor of this listing.
 
         """
-        scope = ("sessions", caller.workspace_id, ascending, *_flat(filters))
+        scope = ("sessions", caller.workspace_id, ascending, *filters.for_cursor())
         backwards, before, before_id = False, None, None
         if page is not None:
             backwards, before, before_id = cursors.decode(scope, page, (int, int, str))
@@ -364,11 +312,6 @@ async def stores_of(database: Database, session_ids: Sequence[str]) -> dict[str,
     return found
 
 
-def _flat(filters: SessionFilters) -> list[str | int | bool | None]:
-    """All filters in a fixed order, for the cursor."""
-    return [json.dumps(value) if isinstance(value, tuple) else value for value in astuple(filters)]
-
-
 def _joined(rows: Sequence[Row], found: Sequence[Row]) -> list[Session]:
     resources: dict[str, list[Row]] = {}
     for resource in found:
@@ -376,36 +319,6 @@ def _joined(rows: Sequence[Row], found: Sequence[Row]) -> list[Session]:
         if resource["store_id"] is not None:
             attached.append(resource)
     return [Session(row, resources[row["id"]]) for row in rows if row["id"] in resources]
-
-
-def _check_attachments(attachments: Sequence[Attachment]) -> None:
-    if len(attachments) > SESSION_MAX_STORES:
-        raise InvalidRequest(f"resources cannot contain more than {SESSION_MAX_STORES} memory_store entries")
-    seen = set()
-    for position, attachment in enumerate(attachments):
-        if attachment.instructions is not None:
-            text.check_instructions(attachment.instructions, f"resources.{position}.instructions")
-        if attachment.store_id in seen:
-            raise InvalidRequest(
-                f"resources.{position}: memory store {attachment.store_id!r} is attached already; attach it once"
-            )
-        seen.add(attachment.store_id)
-
-
-async def _stores_to_attach(transaction: Transaction, caller: Caller, attachments: Sequence[Attachment]) -> list[Row]:
-    """The rows of the stores, in the order of attachment."""
-    wanted = [attachment.store_id for attachment in attachments if _is_id(attachment.store_id)]
-    rows = await transaction.fetch_all(queries.FIND_STORES, {"store_ids": wanted, "workspace_id": caller.workspace_id})
-    stores = {row["id"]: row for row in rows}
-    for position, attachment in enumerate(attachments):
-        store = stores.get(attachment.store_id)
-        if store is None:
-            raise store_not_found(attachment.store_id)
-        if store["archived_at"] is not None:
-            raise InvalidRequest(
-                f"resources.{position}: memory store {attachment.store_id!r} is archived and can't be attached"
-            )
-    return [stores[attachment.store_id] for attachment in attachments]
 
 
 async def _locked(transaction: Transaction, scope: Mapping[str, str]) -> Row:

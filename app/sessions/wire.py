@@ -1,4 +1,4 @@
-"""Shapes of sessions on the wire (contract, 5.1 to 5.4), and of their tokens, which are ours."""
+"""Shapes of sessions on the wire (contract, 5.1 to 5.4)."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -15,9 +15,6 @@ from app.contract.limits import (
     NAME_MAX_CHARACTERS,
     RESOURCES_PAGE_LIMIT_MAX,
     SESSION_MAX_STORES,
-    SESSION_TOKEN_SECONDS_DEFAULT,
-    SESSION_TOKEN_SECONDS_MAX,
-    SESSION_TOKEN_SECONDS_MIN,
     TITLE_MAX_CHARACTERS,
 )
 from app.contract.slugs import MOUNT_ROOT
@@ -27,7 +24,6 @@ from app.http.documents import (
     EnvironmentIdText,
     Omittable,
     SessionIdText,
-    SessionTokenIdText,
     StoreIdText,
     Timestamp,
     shape,
@@ -35,8 +31,8 @@ from app.http.documents import (
 from app.http.metadata import Metadata, MetadataPatch
 from app.http.numbers import JSON_INTEGER
 from app.http.pages import CURSOR_PATTERN, WHOLE_NUMBER, CreatedRange, Flag, Moment, PageQuery, QueryModel
-from app.sessions.service import Attachment, Session
-from app.sessions.tokens import NewToken
+from app.sessions.attachments import Attachment
+from app.sessions.service import Session
 from app.storage.rows.database import Row
 
 Access = Literal["read_write", "read_only"]
@@ -146,30 +142,6 @@ class MemoryPrompt(TypedDict):
     type: Literal["memory_prompt"]
     session_id: SessionIdText
     text: str
-
-
-class SessionToken(TypedDict):
-    """A session's token, without the secret."""
-
-    type: Literal["session_token"]
-    id: SessionTokenIdText
-    session_id: SessionIdText
-    created_at: Timestamp
-    expires_at: Timestamp
-    revoked_at: Timestamp | None
-
-
-class NewSessionToken(SessionToken):
-    """A session's token with the secret, which is shown this once."""
-
-    token: Annotated[str, shape(pattern="^mst_[A-Za-z0-9_-]{43}$")]
-
-
-class DeletedSessionToken(TypedDict):
-    """What a revocation answers."""
-
-    id: SessionTokenIdText
-    type: Literal["session_token_deleted"]
 
 
 # Requests
@@ -335,16 +307,6 @@ class AddResource(BaseModel):
     type: str
 
 
-class CreateSessionToken(BaseModel):
-    """Body of a create. May be left out."""
-
-    model_config = _CLOSED
-
-    expires_in_seconds: Annotated[
-        int, shape(minimum=SESSION_TOKEN_SECONDS_MIN, maximum=SESSION_TOKEN_SECONDS_MAX), JSON_INTEGER
-    ] = Field(SESSION_TOKEN_SECONDS_DEFAULT, description="How long it is good, in seconds.")
-
-
 # From rows
 
 
@@ -398,20 +360,3 @@ def session(found: Session) -> SessionObject:
         "updated_at": clock.rfc3339(row["updated_at"]),
         "archived_at": clock.rfc3339_or_none(ended),
     }
-
-
-def token(row: Row) -> SessionToken:
-    """A token as the wire shows it."""
-    return {
-        "type": "session_token",
-        "id": row["id"],
-        "session_id": row["session_id"],
-        "created_at": clock.rfc3339(row["created_at"]),
-        "expires_at": clock.rfc3339(row["expires_at"]),
-        "revoked_at": clock.rfc3339_or_none(row["revoked_at"]),
-    }
-
-
-def new_token(made: NewToken) -> NewSessionToken:
-    """The same with the secret."""
-    return {**token(made.row), "token": made.secret}

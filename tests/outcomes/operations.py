@@ -34,7 +34,8 @@ from app.jobs.service import Jobs
 from app.jobs.worker import Worker
 from app.keys.service import Keys
 from app.memories.moves import Moves
-from app.sessions.service import Attachment, Changes, NewSession, Sessions
+from app.sessions.attachments import Attachment
+from app.sessions.service import Changes, NewSession, Sessions
 from app.sessions.tokens import SessionTokens
 from app.storage.rows.database import Transaction
 from app.storage.rows.leases import Lease

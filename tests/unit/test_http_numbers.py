@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from app.sessions.wire import CreateSessionToken
+from app.sessions.token_wire import CreateSessionToken
 
 
 @pytest.mark.parametrize("written", ["3600", "3600.0", "3.6e3"])
