@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -83,6 +84,7 @@ class EmbeddedPostgres(Postgres):
         standby_of: a server that runs, of which this one is to be a streaming replica, with its settings.
         """
         super().__init__(f"postgresql://postgres@/postgres?host={directory}")
+        _require_a_name(os.geteuid())
         user = ROOT_RUNS_AS if os.geteuid() == 0 else None
         binaries = programs()
         if user is not None:
@@ -134,6 +136,17 @@ def execute(url: str, statement: str) -> str:
     if done.returncode != 0:
         raise ProcessError(f"psql: {statement}\n{done.stderr}")
     return done.stdout.strip()
+
+
+def _require_a_name(user_id: int) -> None:
+    """PostgreSQL's programs end where their user has no name, as in many containers."""
+    try:
+        pwd.getpwuid(user_id)
+    except KeyError:
+        raise ProcessError(
+            f"PostgreSQL can't run here: user ID {user_id} has no name; run the tests as a user with a name, or give "
+            f"them a server in {URL_VARIABLE}"
+        ) from None
 
 
 def _make_cluster(binaries: Path, data: Path, user: str | None, settings: Mapping[str, str]) -> None:

@@ -215,6 +215,12 @@ def embedded() -> Iterator[EmbeddedPostgres]:
         yield server
 
 
+def test_where_postgres_can_not_run_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+    with pytest.raises(ProcessError, match=r"user ID 4000000000 has no name.*MEMSTORE_TEST_POSTGRES_URL"):
+        EmbeddedPostgres(tmp_path)
+
+
 def test_each_postgres_database_is_fresh_and_its_own(embedded: EmbeddedPostgres) -> None:
     one, other = embedded.create_database(), embedded.create_database()
     execute(one, "CREATE TABLE note (text text)")
