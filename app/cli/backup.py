@@ -30,7 +30,7 @@ def backup(
     async def work(storage: Storage) -> BackedUp:
         return await Backup(storage).write(output, archive_format, operator.actor())
 
-    result = with_storage(work, doing=f"writing {output.name}")
+    result = with_storage(work, doing=f"writing {output.name}", interrupted=f"nothing is left at {output}")
     if as_json:
         terminal.echo_json(asdict(result))
     else:
@@ -59,7 +59,12 @@ def restore_backup(
             return None
         return await restore.read(file, operator.actor())
 
-    result = with_storage(work, may_make=True, doing=f"reading {file.name}")
+    result = with_storage(
+        work,
+        may_make=True,
+        doing=f"reading {file.name}",
+        interrupted="run the same again: it begins again, or says that everything was restored already",
+    )
     if result is None:
         terminal.echo("the deployment is empty, and the backup would be restored into it; say --yes to do it")
     elif as_json:

@@ -31,7 +31,8 @@ def check(
         terminal.echo(f"{len(findings)} found" if findings else "clean")
         return not findings
 
-    if not with_storage(work, doing="comparing the database with the blob store"):
+    state = "what was repaired stays so; run the same again" if repair else "nothing was changed"
+    if not with_storage(work, doing="comparing the database with the blob store", interrupted=state):
         raise typer.Exit(1)
 
 
@@ -43,4 +44,4 @@ def sweep() -> None:
         for name, number in asdict(swept).items():
             terminal.echo(f"{name.replace('_', ' ')}: {number}")
 
-    with_storage(work, doing="sweeping")
+    with_storage(work, doing="sweeping", interrupted="what is not swept waits for the next pass")

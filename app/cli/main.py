@@ -114,11 +114,11 @@ class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             from app.cli import terminal
 
             terminal.echo(err=True)  # The terminal has written ^C.
-            terminal.fail("interrupted")
+            terminal.fail("; ".join(("interrupted", *map(str, interrupt.args))))
             raise typer.Exit(130) from None
 
 

@@ -29,6 +29,15 @@ def blamed_on(setting: str, value: object) -> Iterator[None]:
         raise BadSettings(f"{setting}: {error}") from error
 
 
+@contextmanager
+def told_when_interrupted(state: str) -> Iterator[None]:
+    """Say after Ctrl-C what has become of the work, and what to do."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*([state] if state else [])) from None
+
+
 def require_deployment(settings: Settings) -> None:
     """Refuse to work where no deployment is: an answer from an empty one that was just made would be wrong.
 
@@ -85,12 +94,17 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
 
 
 def with_storage(
-    work: Callable[[Storage], Awaitable[T]], *, may_make: bool = False, is_told: bool = True, doing: str = ""
+    work: Callable[[Storage], Awaitable[T]],
+    *,
+    may_make: bool = False,
+    is_told: bool = True,
+    doing: str = "",
+    interrupted: str = "",
 ) -> T:
     """The same with database and blob store, without background work.
 
     may_make: where no deployment is, make one. is_told: say which deployment it is. doing: what takes
-    long, to be shown on a terminal meanwhile.
+    long, to be shown on a terminal meanwhile. interrupted: what is the case after Ctrl-C, and what to do then.
     """
     warn_of_unknown_settings()
     settings = load()
@@ -108,4 +122,5 @@ def with_storage(
         finally:
             await storage.close()
 
-    return asyncio.run(run())
+    with told_when_interrupted(interrupted):
+        return asyncio.run(run())

@@ -14,7 +14,7 @@ import typer
 
 from app.cli import operator, places, terminal
 from app.cli.names import STORE, STORE_HELP, Candidate, is_meant, is_whole_id, the_one
-from app.cli.running import with_storage
+from app.cli.running import told_when_interrupted, with_storage
 from app.contract.errors import InvalidRequest, NotFound
 from app.keys.service import DEFAULT_WORKSPACE
 from app.settings import Settings, load
@@ -35,6 +35,7 @@ from app.transfer.pulling import Pull, Source, finish
 from app.transfer.remote import Remote
 from app.transfer.sources import plan_of
 
+_GOES_ON = "run the same again: it goes on where it was"
 _STDIO = "-"
 
 
@@ -86,7 +87,11 @@ def export(
                 await _write(exporter, archive_format, file)
         return exporter.result
 
-    result = with_storage(work, doing=f"exporting {store}")
+    if git or archive_format is None:
+        state = f"what is in {git or output} is a part of the export: remove it"
+    else:
+        state = "" if output == _STDIO else f"nothing is left at {output}"
+    result = with_storage(work, doing=f"exporting {store}", interrupted=state)
     if output != _STDIO:
         if as_json:
             terminal.echo_json(asdict(result))
@@ -174,7 +179,8 @@ def import_(
             imported = await imports(storage, settings).run(caller, plan, spool, into=target, partial=partial)
             return imported.wire(), bool(imported.refused)
 
-        result, is_refused = with_storage(work, doing=f"importing {source}")
+        state = "an import is all or nothing: look with 'memstore stores list' or 'memstore ls' before you run it again"
+        result, is_refused = with_storage(work, doing=f"importing {source}", interrupted=state)
     _print_imported(result, as_json=as_json)
     if is_refused:
         raise typer.Exit(1)
@@ -261,7 +267,8 @@ def pull(
     with contextlib.closing(Remote(url, api_key, store)) as remote:
         job = Pull(remote, source, source.work_directory(settings.data_dir, found))
         try:
-            with room_in(settings.data_dir, "make room and run the same again: it goes on where it was"):
+            advice = "make room and run the same again: it goes on where it was"
+            with room_in(settings.data_dir, advice), told_when_interrupted(_GOES_ON):
                 job.read(_show_progress)
         finally:
             _end_progress()
@@ -270,7 +277,7 @@ def pull(
         caller = operator.in_workspace(found)
         return await finish(job, caller, imports(storage, settings), storage.database, name)
 
-    imported = with_storage(work, is_told=False)
+    imported = with_storage(work, is_told=False, interrupted=_GOES_ON)
     if imported.memory_store_id is not None:
         job.forget()
     _print_imported(imported.wire(), as_json=as_json)
