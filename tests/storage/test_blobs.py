@@ -283,6 +283,6 @@ async def test_a_mark_is_written_whole_or_not_at_all(
             full.setattr(memory, "pipe_file", broken_in_the_middle(memory.pipe_file))
         with pytest.raises(BlobStoreUnavailable):
             await blobs.owner(OURS)
-    assert await blobs.objects.list_below(blobs.root) == []
+    assert await blobs.objects.list_below([blobs.root]) == []
     assert await blobs.owner(OURS) == OURS
     await blobs.close()

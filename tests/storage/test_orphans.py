@@ -5,6 +5,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +142,30 @@ def test_a_sweep_does_everything_once_and_a_second_one_nothing(environment: dict
     assert {line.partition(": ")[2] for line in again.splitlines()} == {"0"}
     assert json.loads(run_cli(settings, "fsck", "--json").stdout) == {"ok": True, "findings": []}
     assert Rows(environment).count("staged_contents") == 0
+
+
+@pytest.mark.any_backend
+async def test_many_stores_are_looked_at_by_a_few_statements_and_each_orphan_is_its_own_stores(parts: Parts) -> None:
+    memories = [await parts.create(await parts.store(), "content of many stores") for _ in range(30)]
+    await parts.move_all()
+    # What is a version's content in the other stores is an orphan in a store that is not there.
+    parts.outside.blobs.write(key("memstore_gone", memories[0].sha256), b"content of many stores")
+    plant(parts, memories[7].store_id)
+    read, statements = parts.storage.database.fetch_all, 0
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal statements
+        statements += 1
+        return await read(*arguments)
+
+    parts.storage.database.fetch_all = counted  # type: ignore[method-assign, assignment]
+    found = await parts.orphans(grace_seconds=0).find()
+    parts.storage.database.fetch_all = read  # type: ignore[method-assign]
+    assert {(blob.store_id, blob.sha256.hex()) for blob in found} == {
+        ("memstore_gone", memories[0].sha256),
+        (memories[7].store_id, ORPHAN),
+    }
+    assert statements <= 3
+    assert await parts.orphans(grace_seconds=0).condemn_all() == 2
+    await parts.collector().collect()
+    assert [await parts.read(memory) for memory in memories] == ["content of many stores"] * 30

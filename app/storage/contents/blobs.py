@@ -105,13 +105,18 @@ class BlobStore:
         with _failures_told():
             await self.objects.remove_below(f"{self.root}/{store_id}")
 
-    @timed(BLOB_STORE_SECONDS, "list")
     async def list_store(self, store_id: str) -> list[BlobInfo]:
         """Every blob of one memory store."""
+        return await self.list_stores([store_id])
+
+    @timed(BLOB_STORE_SECONDS, "list")
+    async def list_stores(self, store_ids: Sequence[str]) -> list[BlobInfo]:
+        """Every blob of these memory stores, store after store."""
         with _failures_told():
-            found = await self.objects.list_below(f"{self.root}/{store_id}")
+            found = await self.objects.list_below([f"{self.root}/{store_id}" for store_id in store_ids])
+        below = len(self.root) + 1
         return [
-            BlobInfo(store_id, bytes.fromhex(name), listed.size, listed.modified)
+            BlobInfo(listed.path[below:].partition("/")[0], bytes.fromhex(name), listed.size, listed.modified)
             for listed in found
             if len(name := listed.path.rpartition("/")[2]) == _SHA256_HEX_DIGITS
         ]

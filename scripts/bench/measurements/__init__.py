@@ -36,6 +36,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "forget": administration.forgetting,
     "as-of": administration.past,
     "jobs": jobs.jobs,
+    "sweep": administration.sweeping,
     "sdk": sdk.latency,
     "strangers": unknown.strangers,
     "mount-files": mount_files.reading,

@@ -4,8 +4,10 @@ import contextlib
 import http.client
 import itertools
 import json
+import resource
 import secrets
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -19,8 +21,8 @@ from scripts.bench.dataset import Shape
 from scripts.bench.errors import MeasurementError
 from scripts.bench.load import Figure
 from scripts.bench.processes import run
-from scripts.bench.product import HEADERS, Product, install, serve
-from scripts.bench.report import Goal, Row, row_of_rates, row_of_times
+from scripts.bench.product import HEADERS, Installation, Product, install, serve
+from scripts.bench.report import Goal, Met, Row, row_of_rates, row_of_times
 
 _MEMSTORE = str(Path(sys.executable).with_name("memstore"))
 _INFORMATION = Goal()
@@ -31,6 +33,8 @@ _MEGABYTE = 1_000_000
 _CLIENTS = 8
 _PAGE = 100
 _SECONDS = 300.0
+_MANY_STORES, _FEW_STORES = 10_000, 1_000
+_A_MILLION_SECONDS = 60.0
 
 
 def _megabytes(shape: Shape) -> float:
@@ -223,3 +227,36 @@ def past(bench: Bench) -> list[Row]:
         "list 100 basic as of half-way, a store of 2,000 memories of 10 versions, 8 clients, PostgreSQL; as it is now"
     )
     return [row_of_rates(what, outcome, _INFORMATION)]
+
+
+def sweeping(bench: Bench) -> list[Row]:
+    """The hourly pass of an idle deployment: what many stores cost more than few."""
+    settings = {"MEMSTORE_ORPHAN_GRACE_SECONDS": "0"}
+    many, few = (
+        install(bench.new_path("sweep"), Shape(stores, 1, content_bytes=200), database=None, settings=settings)
+        for stores in (_MANY_STORES, _FEW_STORES)
+    )
+
+    def processor_seconds(installation: Installation) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run(
+            [_MEMSTORE, "sweep"],
+            directory=installation.directory,
+            environment=installation.environment,
+            seconds=_SECONDS,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    rounds = [(processor_seconds(many), processor_seconds(few)) for _ in range(bench.options.rounds)]
+    with_many, with_few = (statistics.median(each) for each in zip(*rounds, strict=True))
+    of_one = (with_many - with_few) / (_MANY_STORES - _FEW_STORES)
+    of_a_million = of_one * 1_000_000
+    what = (
+        f"`memstore sweep`, nothing to do, {_MANY_STORES:,} stores of one memory, SQLite + disk, processor time; "
+        f"{_FEW_STORES:,} such stores"
+    )
+    ratio = f"{of_one * 1e6:.0f} µs a store"
+    met = Met.YES if of_a_million < _A_MILLION_SECONDS else Met.NO
+    target = f"a million in < {_A_MILLION_SECONDS:.0f} s"
+    return [Row(what, f"{with_many:.2f} s", f"{with_few:.2f} s", ratio, target, met)]

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -59,9 +59,12 @@ class ThreadedObjects:
         """See `Objects`."""
         await self._run(lambda: _or_none(lambda: self._fs.rm(path, recursive=True)))
 
-    async def list_below(self, path: str) -> list[Listed]:
+    async def list_below(self, paths: Sequence[str]) -> list[Listed]:
         """See `Objects`."""
-        found = await self._run(lambda: self._fs.find(f"{path}/", detail=True))
+        return await self._run(lambda: [listed for path in paths for listed in self._list_one(path)])
+
+    def _list_one(self, path: str) -> Iterable[Listed]:
+        found = self._fs.find(f"{path}/", detail=True)
         return [Listed(name, entry["size"], _modified(entry)) for name, entry in found.items()]
 
     async def names(self, path: str) -> list[str]:

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from app import regular_files
 from app.storage.contents.objects.anywhere import ThreadedObjects
+from app.storage.contents.objects.port import Listed
 from app.storage.contents.whole_files import write_whole
 
 _syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if sys.platform == "linux" else None
@@ -125,6 +126,21 @@ class DiskObjects(ThreadedObjects):
 
     def __init__(self, root: str) -> None:
         super().__init__(DurableLocalFileSystem(root))
+
+    def _list_one(self, path: str) -> Iterable[Listed]:
+        # fsspec's own way takes ten times as long, and the sweeper looks at every store.
+        try:
+            entries = os.scandir(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._list_one(entry.path)
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # It was removed just now.
+                    found = entry.stat(follow_symlinks=False)
+                    yield Listed(entry.path, found.st_size, found.st_mtime)
 
     def _write_whole(self, path: str, content: bytes) -> None:
         # What is there is empty, unless another process is faster.

@@ -45,8 +45,8 @@ class Objects(Protocol):
     async def remove_below(self, path: str) -> None:
         """Remove everything below a path, and the path itself where it is a directory."""
 
-    async def list_below(self, path: str) -> list[Listed]:
-        """Every object below a path, at any depth."""
+    async def list_below(self, paths: Sequence[str]) -> list[Listed]:
+        """Every object below these paths, at any depth, path after path."""
 
     async def names(self, path: str) -> list[str]:
         """The names directly below a path, of objects and of what holds others."""

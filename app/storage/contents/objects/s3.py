@@ -110,13 +110,13 @@ class S3Objects:
 
     async def remove_below(self, path: str) -> None:
         """See `Objects`."""
-        if found := [entry.path for entry in await self.list_below(path)]:
+        if found := [entry.path for entry in await self.list_below([path])]:
             await self.remove(found)
 
-    async def list_below(self, path: str) -> list[Listed]:
+    async def list_below(self, paths: Sequence[str]) -> list[Listed]:
         """See `Objects`."""
-        (found,) = await self._gather([self._fs._find(f"{path}/", detail=True)])
-        return [Listed(name, entry["size"], entry["mtime"]) for name, entry in found.items()]
+        found = await self._gather([self._fs._find(f"{path}/", detail=True) for path in paths])
+        return [Listed(name, entry["size"], entry["mtime"]) for one in found for name, entry in one.items()]
 
     async def names(self, path: str) -> list[str]:
         """See `Objects`."""
