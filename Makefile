@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 WORKERS ?= logical
 FAST_MOUNT := $(addprefix tests/mount/test_,journal.py merge.py scratch.py filesystem_files.py mirror_edits.py)
 
-.PHONY: help setup run test test-fast lint format bench demo lock clean
+.PHONY: help setup run test test-fast test-long lint format bench demo lock clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -31,6 +31,10 @@ test: lint ## lint, then every test on both back ends
 
 test-fast: lint ## lint, then the tests that start nothing: about a minute
 	@$(BIN)/pytest -n $(WORKERS) --maxprocesses=8 --dist=loadgroup tests/unit $(FAST_MOUNT) --deselect tests/unit/test_support.py
+
+test-long: lint ## what each run tries a few times, many times, and both back ends where one is enough; CI does not
+	@MEMSTORE_TEST_LONG=1 MEMSTORE_TEST_BACKENDS=all MEMSTORE_TEST_HANGS=3000 $(BIN)/pytest -n $(WORKERS) \
+		--maxprocesses=8 --dist=loadgroup --timeout=2500 -m 'long or any_backend' --durations=20
 
 lint: setup ## style, types, import contracts, generated documents
 	@$(BIN)/ruff check

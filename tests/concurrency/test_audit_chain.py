@@ -3,10 +3,12 @@
 import json
 
 from tests.concurrency.fleet import Crew, Fleet, accepted, refusal, together
+from tests.support.amounts import amount, repeats
 
-ROUNDS = 12
+ROUNDS = amount(6, 60)
 
 
+@repeats
 def test_what_several_processes_append_at_once_is_one_chain(fleet: Fleet) -> None:
     async def story(crew: Crew) -> None:
         before = int(await crew.rows.value("SELECT seq FROM audit_head"))
@@ -31,6 +33,7 @@ def test_what_several_processes_append_at_once_is_one_chain(fleet: Fleet) -> Non
     assert json.loads(done.stdout)["ok"], done.stdout
 
 
+@repeats
 def test_a_deletion_comes_before_a_hold_or_is_refused(fleet: Fleet) -> None:
     async def story(crew: Crew) -> None:
         store_id = crew.store_id

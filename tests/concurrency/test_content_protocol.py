@@ -16,11 +16,12 @@ from app.storage.rows.statements import Statement
 from app.versions.service import VersionFilters, Versions
 from tests.concurrency.actors import Actor
 from tests.storage.parts import Parts, Written, opened
+from tests.support.amounts import amount, repeats
 from tests.support.backends import SQLITE_DISK, Backend
 
 STEPS = 60
-STORIES = {SQLITE_DISK: 60}
-STORIES_ELSEWHERE = 25
+STORIES = {SQLITE_DISK: amount(60, 600)}
+STORIES_ELSEWHERE = amount(12, 250)
 ACTORS = 4
 
 UNSTAGED = Statement(
@@ -209,6 +210,7 @@ class _Reading:
         self.contents = Contents(blobs, ContentCache(0))
 
 
+@repeats
 def test_no_order_of_writing_moving_erasing_and_reading_loses_content_or_keeps_what_was_erased(
     backend: Backend, environment: dict[str, str]
 ) -> None:

@@ -5,10 +5,11 @@ import contextlib
 from tests.faults.load import Load, assert_clean, load
 from tests.faults.places import Place
 from tests.storage.outside import Outside, digest, key
+from tests.support.amounts import amount, repeats
 from tests.support.servers import serve
 from tests.support.waiting import until
 
-ROUNDS = 3
+ROUNDS = amount(2, 10)
 
 
 def contents(load: Load) -> set[str]:
@@ -16,6 +17,7 @@ def contents(load: Load) -> set[str]:
     return {key(writer.store_id, digest(content)) for writer in load.writers for content in writer.versions.values()}
 
 
+@repeats
 def test_every_acknowledged_write_is_there_after_kill_9_under_load(place: Place, view: Outside) -> None:
     if place.s3 is not None:
         place.s3.slow(0.05)  # so that each kill finds contents that are not moved yet

@@ -16,6 +16,7 @@ from app.mount.daemon.places import Places
 from tests.mount.fuse_mounts import missing_for_fuse
 from tests.mount.hosts import Host, Sessions, host_of, is_running, wait_for
 from tests.mount.test_engine_erasure import traces
+from tests.support.amounts import amount, repeats
 from tests.support.backends import SQLITE_DISK, Backend, Services
 from tests.support.forks import MEMSTORE
 from tests.support.servers import Server, serve
@@ -284,10 +285,11 @@ def test_the_daemon_ends_with_its_last_mount(host: Host, sessions: Sessions, mod
     assert host.status()["pid"] != known["pid"]
 
 
+@repeats
 def test_mounting_and_unmounting_at_once_never_strands_a_command(host: Host, sessions: Sessions, mode: str) -> None:
     """The daemon ends when nothing is mounted; a mount that comes just then must find or start another."""
     session = sessions.open(sessions.store("Notes"))
-    for _ in range(5):
+    for _ in range(amount(2, 20)):
         mount(host, session, mode)
         leaving = host.start("unmount", "--root", host.root)
         coming = host.start("mount", "--session", session, "--root", host.directory / "second", "--mode", mode)

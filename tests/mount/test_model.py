@@ -19,6 +19,7 @@ from tests.mount.model.everybody import EverybodyAtOnce
 from tests.mount.model.machine import Machine
 from tests.mount.model.one_writer import OneWriterAtATime
 from tests.mount.model.world import World
+from tests.support.amounts import amount, repeats
 from tests.support.backends import SQLITE_DISK, Backend, Services
 from tests.support.servers import serve
 
@@ -27,7 +28,7 @@ SHRINK = [Phase.shrink] if os.environ.get("MEMSTORE_TEST_MODEL_SHRINK") else []
 
 ANYWHERE = settings(deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
 IN_CI = settings(ANYWHERE, stateful_step_count=30, derandomize=True, phases=[Phase.generate])
-EXAMPLES_IN_CI = {OneWriterAtATime: 10, EverybodyAtOnce: 5}
+EXAMPLES_IN_CI = {OneWriterAtATime: amount(6, 60), EverybodyAtOnce: amount(4, 40)}
 LONG = settings(
     ANYWHERE,
     max_examples=int(EXAMPLES or 1),
@@ -46,6 +47,7 @@ def world(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Itera
             world.close()
 
 
+@repeats
 @pytest.mark.parametrize("machine", [OneWriterAtATime, EverybodyAtOnce])
 def test_mounts_and_store_agree_with_the_model(machine: type[Machine], world: World) -> None:
     in_this_world = type(machine.__name__, (machine,), {"world": world})

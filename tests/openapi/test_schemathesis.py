@@ -15,12 +15,12 @@ from app.feed.wire import EVENT_STREAM
 from tests.support.backends import POSTGRES_S3, SQLITE_DISK, Backend
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.timeout(410)]
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 HOOKS = Path(__file__).with_name("hooks.py")
 PROJECT = Path(__file__).parents[2]
-SECONDS = 240
+SECONDS = 390
 SEED = 20261120  # the same requests each time, but for the IDs
 EXAMPLES = {SQLITE_DISK: 8, POSTGRES_S3: 6}
 """Random requests per operation and phase, beside those that the document's limits and examples give."""

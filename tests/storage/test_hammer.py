@@ -9,10 +9,11 @@ from typing import Any
 
 import anthropic
 
+from tests.support.amounts import amount, repeats
 from tests.support.backends import Backend
 from tests.support.servers import Server, serve
 
-TURNS = 40
+TURNS = amount(15, 400)
 CONTENTS = 6
 
 
@@ -91,6 +92,7 @@ def hammer(server: Server) -> int:
     return looks
 
 
+@repeats
 def test_readers_never_meet_a_row_without_its_content(backend: Backend, tmp_path: Path) -> None:
     with serve(backend.environment(tmp_path), workers=2, settings={"MEMSTORE_CACHE_BYTES": "0"}) as server:
         assert hammer(server) > 10

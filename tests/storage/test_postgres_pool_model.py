@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from app.storage.rows.postgres_pool import PoolClosed, PoolTimeout, PostgresPool
+from tests.support.amounts import amount, repeats
 
 SIZE = 3
 WAIT_SECONDS = 5.0
@@ -166,7 +167,8 @@ class Model:
             await self.use(self.loop.create_future())
 
 
-@pytest.mark.parametrize("seed", range(60))
+@repeats
+@pytest.mark.parametrize("seed", range(amount(30, 1_000)))
 def test_no_turn_and_no_connection_is_lost_whatever_callers_and_the_database_do(seed: int) -> None:
     loop = Loop()
     unexpected: list[dict[str, Any]] = []

@@ -16,7 +16,7 @@ from app.cli import first_key, places
 from app.cli.check_storage import check_places
 from app.cli.findings import Findings
 from app.settings import BadSettings, Settings
-from tests.support.forks import MEMSTORE
+from tests.support.forks import MEMSTORE, memstore
 from tests.support.processes import answers, free_port
 from tests.support.servers import run_cli, serve
 
@@ -253,10 +253,13 @@ def greeted(directory: Path, *, on_a_terminal: bool) -> str:
     port = free_port()
     ours, theirs = pty.openpty() if on_a_terminal else os.pipe()
     around = {name: value for name, value in os.environ.items() if not name.startswith("MEMSTORE_")}
-    server = subprocess.Popen(
-        [MEMSTORE, "serve", "--port", str(port)], cwd=directory, env=around, stdin=subprocess.DEVNULL,
-        stdout=theirs, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    server = memstore(
+        ["serve", "--port", str(port)],
+        environment=around,
+        directory=directory,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+    )
     os.close(theirs)
     try:
         while not answers(port, "/readyz"):

@@ -107,23 +107,17 @@ def test_servers_and_directories_of_a_killed_test_run_are_cleaned_up(tmp_path: P
     until(lambda: not answers(port, "/"), "nothing answers on the port")
 
 
-def run_pytest(directory: Path, source: str, *options: str) -> str:
-    """Run the tests in `source` as the project's own are run; what pytest printed."""
-    test = directory / "test_sample.py"
-    test.write_text(textwrap.dedent(source))
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", *options, str(test)]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=240).stdout
-
-
-def test_a_failure_report_shows_what_the_servers_printed_during_the_test(tmp_path: Path) -> None:
-    printed = run_pytest(
-        tmp_path,
-        """
+def test_reports_show_what_servers_printed_and_tests_that_share_a_module_fixture_share_a_worker(tmp_path: Path) -> None:
+    """Tests that are run as the project's own are."""
+    test = tmp_path / "test_sample.py"
+    test.write_text(
+        textwrap.dedent("""\
         import pytest
         from tests.support.processes import Daemon
 
-        @pytest.fixture(scope="session")
-        def log(tmp_path_factory):
+        @pytest.fixture(scope="module")
+        def log(tmp_path_factory, worker_id):
+            print(f"set up in {worker_id}")
             log = tmp_path_factory.mktemp("sample") / "log"
             daemon = Daemon("the sample", ["sleep", "600"], log=log, ready=lambda: True)
             daemon.start()
@@ -131,41 +125,21 @@ def test_a_failure_report_shows_what_the_servers_printed_during_the_test(tmp_pat
                 yield lines
             daemon.kill()
 
-        def test_passes(log):
-            print("printed before", file=log, flush=True)
-
-        def test_fails(log):
-            print("printed meanwhile", file=log, flush=True)
-            assert False
-        """,
-    )
-    assert "1 failed, 1 passed" in printed
-    assert "log of the sample" in printed
-    assert "printed meanwhile" in printed
-    assert "printed before" not in printed
-
-
-def test_tests_that_share_a_module_fixture_share_a_worker(tmp_path: Path) -> None:
-    printed = run_pytest(
-        tmp_path,
-        """
-        import pytest
-
-        @pytest.fixture(scope="module")
-        def costly(worker_id):
-            print(f"set up in {worker_id}")
-
         @pytest.mark.parametrize("number", range(6))
-        def test_sample(costly, number, worker_id):
+        def test_sample(log, number, worker_id):
             print(f"ran in {worker_id}")
-        """,
-        "-rP",
-        "--numprocesses=2",
-        "--dist=loadgroup",
+            print(f"printed by {number}", file=log, flush=True)
+            assert number != 4
+        """)
     )
-    assert "6 passed" in printed
+    options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-rP", "--numprocesses=2", "--dist=loadgroup"]
+    command = [sys.executable, "-m", "pytest", *options, str(test)]
+    printed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=240).stdout
+    assert "1 failed, 5 passed" in printed
     assert printed.count("set up in ") == 1
-    assert len(set(re.findall("ran in (.*)", printed))) == 1
+    assert len(set(re.findall(r"ran in (gw\d)", printed))) == 1
+    assert "log of the sample" in printed
+    assert re.findall(r"printed by \d", printed) == ["printed by 4"]
 
 
 def test_what_takes_longest_begins_first() -> None:
