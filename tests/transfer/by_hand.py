@@ -85,7 +85,9 @@ def far_server(number: int) -> Iterator[str]:
             start = int(parse_qs(place.query).get("page", ["0"])[0])
             what = place.path.rpartition("/")[2]
             found: object = STORE
-            if what == "memory_versions":
+            if what == "memory_stores":  # where the store is looked for by its name
+                found = {"data": [STORE], "next_page": None}
+            elif what == "memory_versions":
                 items = [made(number - each) for each in range(start, min(start + _PAGE, number))]
                 found = {"data": items, "next_page": str(start + _PAGE) if start + _PAGE < number else None}
             elif what == "memories":
