@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 CLIENT: Final = Path(__file__).parents[1] / "app" / "client"
-TWINS: Final = {"http1.py": "async_http1.py", "client.py": "async_client.py"}
+TWINS: Final = {f"{name}.py": f"async_{name}.py" for name in ("client", "feed", "http1", "resources", "wire")}
 """Each module that is made, and what it is made from."""
 
 _MADE = '"""{}\n\nMade by `scripts/sync_twins.py` from `{}`: change that one.\n"""'
@@ -26,7 +26,7 @@ _REPLACED: Final = (
     (r"\banext\(", "next("),
     (r"\b__a(enter|exit|iter|next)__", r"__\1__"),
     (r"\bAsync(?=[A-Z])", ""),
-    (r"\basync_(?=exchange|http1|client)", ""),
+    (r"\basync_(?=exchange|client|feed|http1|resources|wire)", ""),
     (r"\basyncio\.sleep\b", "time.sleep"),
     (r"^import asyncio$", "import time"),
     (r"from a task of the same loop", "from any thread"),

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .async_client import AsyncFeed, AsyncMemstore
-    from .client import Feed, Memstore
+    from .async_client import AsyncMemstore
+    from .async_feed import AsyncFeed
+    from .client import Memstore
     from .failures import (
         ApiError,
         Away,
@@ -20,18 +21,21 @@ if TYPE_CHECKING:
         TimedOut,
         Unauthorized,
     )
+    from .feed import Feed
     from .shapes import Actor, Change, Memory, MemoryStore, MemoryVersion, Snapshot
 else:
     # Each is imported when it is first used: commands that need one module of this package start without the others.
     from importlib import import_module
 
     _WHERE = {
-        "async_client": ("AsyncFeed", "AsyncMemstore"),
-        "client": ("Feed", "Memstore"),
+        "async_client": ("AsyncMemstore",),
+        "async_feed": ("AsyncFeed",),
+        "client": ("Memstore",),
         "failures": (
             "ApiError", "Away", "Changed", "ChangesExpired", "Forbidden", "Held", "Missing", "PathTaken", "Rejected",
             "TimedOut", "Unauthorized",
         ),
+        "feed": ("Feed",),
         "shapes": ("Actor", "Change", "Memory", "MemoryStore", "MemoryVersion", "Snapshot"),
     }  # fmt: skip
     _MODULES = {name: module for module, names in _WHERE.items() for name in names}

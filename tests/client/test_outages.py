@@ -49,7 +49,7 @@ Ask = Callable[..., Any]
 def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Call a method of the stores of a server, with one kind of client or the other, and nobody waits between calls."""
     kind = "client" if request.param == "threads" else "async_client"
-    monkeypatch.setattr(f"app.client.{kind}.random", SimpleNamespace(uniform=lambda *_: 0.0))
+    monkeypatch.setattr("app.client.calls.random", SimpleNamespace(uniform=lambda *_: 0.0))
 
     def by_threads(url: str, method: str, *arguments: str, **options: Any) -> Any:
         with Memstore(url, "key", **options) as client:
@@ -154,7 +154,7 @@ def test_threads_share_a_client_and_no_more_connections_than_it_may_have() -> No
 def test_a_forked_process_takes_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted(FOUND) as server, Memstore(server.url, "key") as client:
         client.stores.retrieve(STORE)
-        kept = client._connections._idle[0]
+        kept = client._wire._connections._idle[0]
         monkeypatch.setattr("app.client.exchange.os", SimpleNamespace(getpid=lambda: -1))
         client.stores.retrieve(STORE)
         assert server.connections == 2
@@ -195,7 +195,7 @@ CUT = broken(b"")
 def follow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """The numbers of the changes that a feed gives until it raises, and what it raises."""
     kind = "client" if request.param == "threads" else "async_client"
-    monkeypatch.setattr(f"app.client.{kind}.random", SimpleNamespace(uniform=lambda *_: 0.0))
+    monkeypatch.setattr("app.client.calls.random", SimpleNamespace(uniform=lambda *_: 0.0))
 
     def by_threads(url: str, **options: Any) -> tuple[list[int], ApiError, int]:
         seen = []
