@@ -173,50 +173,44 @@ class ListMemories(ViewedPageQuery):
 
 def memory(found: Found, view: View) -> Memory:
     """A memory as the wire shows it; with `basic`, without its content even where that is at hand."""
-    row, content = found.row, found.content if view == "full" else None
-    return {
-        "id": row["id"],
-        "type": "memory",
-        "memory_store_id": row["store_id"],
-        "memory_version_id": row["version_id"],
-        "path": row["path"],
-        "content": None if content is None else content.decode(),
-        "content_size_bytes": row["content_size"],
-        "content_sha256": row["content_sha256"].hex(),
-        "created_at": clock.rfc3339(row["created_at"]),
-        "updated_at": clock.rfc3339(row["updated_at"]),
-    }
+    row = found.row
+    return _memory(
+        row["id"], row["store_id"], row["version_id"], row["path"], row["content_sha256"], row["content_size"],
+        row["created_at"], row["updated_at"], found.content, view,
+    )  # fmt: skip
 
 
 def items(entries: Sequence[Found | Directory], view: View) -> list[Memory | MemoryPrefix]:
-    """The items of a listing: as `memory` shows them, at two thirds of its price.
+    """The items of a listing: as `memory` shows them, at four fifths of its price.
 
     A listing's row has the columns in the order of `app.memories.queries.COLUMNS`, and is taken apart at once: SQLite's
     rows compare a name with that of each column.
     """
-    shown: list[Memory | MemoryPrefix] = []
-    for entry in entries:
-        if isinstance(entry, Directory):
-            shown.append({"type": "memory_prefix", "path": entry.path})
-            continue
-        row, content = entry
-        memory_id, store_id, version_id, path, sha256, size, created_at, updated_at = row[:8]  # type: ignore[index]
-        created = clock.rfc3339(created_at)
-        shown.append(
-            {
-                "id": memory_id,
-                "type": "memory",
-                "memory_store_id": store_id,
-                "memory_version_id": version_id,
-                "path": path,
-                "content": content.decode() if view == "full" and content is not None else None,
-                "content_size_bytes": size,
-                "content_sha256": sha256.hex(),
-                "created_at": created,
-                "updated_at": created if updated_at == created_at else clock.rfc3339(updated_at),
-            }
-        )
-    return shown
+    return [
+        {"type": "memory_prefix", "path": entry.path}
+        if isinstance(entry, Directory)
+        else _memory(*entry.row[:8], entry.content, view)  # type: ignore[call-arg, index]
+        for entry in entries
+    ]
+
+
+def _memory(
+    memory_id: str, store_id: str, version_id: str, path: str, sha256: bytes, size: int, created_at: int,
+    updated_at: int, content: bytes | None, view: View,
+) -> Memory:  # fmt: skip
+    created = clock.rfc3339(created_at)
+    return {
+        "id": memory_id,
+        "type": "memory",
+        "memory_store_id": store_id,
+        "memory_version_id": version_id,
+        "path": path,
+        "content": content.decode() if view == "full" and content is not None else None,
+        "content_size_bytes": size,
+        "content_sha256": sha256.hex(),
+        "created_at": created,
+        "updated_at": created if updated_at == created_at else clock.rfc3339(updated_at),
+    }
 
 
 def etag(found: Found) -> dict[str, str]:

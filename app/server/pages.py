@@ -1,6 +1,6 @@
 """What a person finds who opens the service's address in a browser, and the headers of every page."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.datastructures import MutableHeaders
 
@@ -40,13 +40,13 @@ _HEADERS = {
 
 
 @router.get("/")
-async def home(request: Request) -> Response:
+async def home() -> Response:
     """Three links."""
     return HTMLResponse(_HOME)
 
 
 @router.get("/robots.txt")
-async def robots(request: Request) -> Response:
+async def robots() -> Response:
     """Nothing here is for search engines."""
     return PlainTextResponse("User-agent: *\nDisallow: /\n")
 
